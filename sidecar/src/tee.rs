@@ -1,0 +1,261 @@
+//! The relay's only way to the copy. Telling it never waits and never fails: what finds no room is
+//! dropped, and the copy learns how much that was.
+//!
+//! May not enter here: anything that lets the relay wait for, or learn the fate of, its copy.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use hawser_api::Stamp;
+use tokio::sync::mpsc;
+
+use crate::budget::{Budget, Share};
+
+/// Chunks that may wait for the copy of one connection. A TLS record makes one chunk, so this is
+/// at most 8 MiB; the pod's [`Budget`] ends it earlier.
+const QUEUE_CHUNKS_MAX: usize = 512;
+
+/// Things that found no room in the queue and are told as soon as there is some. Neighbours of one
+/// side merge, so this many means that both sides spoke in turns while the copy stood still.
+const OWED_MAX: usize = 64;
+
+/// Who sent the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The application, towards the cloud.
+    Client,
+    /// The cloud, towards the application.
+    Cloud,
+}
+
+/// Bytes that have passed by.
+#[derive(Debug)]
+pub struct Chunk {
+    /// Who sent them.
+    pub side: Side,
+    /// Client bytes: taken before they were written to the cloud. Cloud bytes: after they were read.
+    pub stamp: Stamp,
+    /// How many there were, captured or not.
+    pub len: usize,
+    /// The bytes and the budget they hold. `None`: dropped; `len` still counts, so that a body of
+    /// known length can be skipped.
+    pub bytes: Option<(Bytes, Share)>,
+}
+
+/// What the copy is told, in the order in which the relay saw it.
+#[derive(Debug)]
+pub enum Seen {
+    /// Bytes passed.
+    Chunk(Chunk),
+    /// A side will send no more.
+    End {
+        /// Which one.
+        side: Side,
+        /// When the end was seen.
+        stamp: Stamp,
+        /// FIN or close_notify; `false` for a reset, a TLS error or a FIN without close_notify.
+        clean: bool,
+    },
+}
+
+/// A bounded way from one relay to its copy.
+pub fn bounded(budget: Arc<Budget>) -> (Tee, Copy) {
+    let (to, from) = mpsc::channel(QUEUE_CHUNKS_MAX);
+    let rest = Arc::new(AtomicU64::new(0));
+    let tee = Tee { to, budget, owed: VecDeque::new(), lost: false, passed: 0, rest: Arc::clone(&rest) };
+    (tee, Copy { from, taken: 0, rest })
+}
+
+/// The relay's end.
+#[derive(Debug)]
+pub struct Tee {
+    to: mpsc::Sender<Seen>,
+    budget: Arc<Budget>,
+    owed: VecDeque<Seen>,
+    /// The copy could not even be told what it missed. It sees the queue end early.
+    lost: bool,
+    passed: u64,
+    rest: Arc<AtomicU64>,
+}
+
+impl Tee {
+    /// `bytes` of `side` pass by. They are copied if there is room, else counted.
+    pub fn saw(&mut self, side: Side, stamp: Stamp, bytes: &[u8]) {
+        self.passed += bytes.len() as u64;
+        if self.lost || bytes.is_empty() {
+            return;
+        }
+        self.pay_owed();
+        let mut chunk = Chunk { side, stamp, len: bytes.len(), bytes: None };
+        if !self.owed.is_empty() {
+            return self.owe(Seen::Chunk(chunk));
+        }
+        match self.to.try_reserve() {
+            Ok(place) => {
+                chunk.bytes = self.budget.try_take(bytes.len()).map(|share| (Bytes::copy_from_slice(bytes), share));
+                place.send(Seen::Chunk(chunk));
+            }
+            Err(mpsc::error::TrySendError::Full(())) => self.owe(Seen::Chunk(chunk)),
+            Err(mpsc::error::TrySendError::Closed(())) => self.lost = true,
+        }
+    }
+
+    /// `side` will send no more.
+    pub fn ended(&mut self, side: Side, stamp: Stamp, clean: bool) {
+        if self.lost {
+            return;
+        }
+        self.owe(Seen::End { side, stamp, clean });
+        self.pay_owed();
+    }
+
+    /// Whether the copy has understood everything that passed and is between two exchanges.
+    pub fn is_at_rest(&self) -> bool {
+        self.rest.load(Ordering::Acquire) == self.passed
+    }
+
+    fn pay_owed(&mut self) {
+        while let Some(seen) = self.owed.pop_front() {
+            match self.to.try_send(seen) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(seen)) => return self.owed.push_front(seen),
+                Err(mpsc::error::TrySendError::Closed(_)) => {
+                    self.owed.clear();
+                    self.lost = true;
+                }
+            }
+        }
+    }
+
+    /// Remembers what could not be told. A client's merged chunk keeps its first stamp and a cloud's its
+    /// last, so that a request never looks later, nor an answer earlier, than it was.
+    fn owe(&mut self, seen: Seen) {
+        if let (Some(Seen::Chunk(last)), Seen::Chunk(next)) = (self.owed.back_mut(), &seen)
+            && last.side == next.side
+        {
+            last.len += next.len;
+            if next.side == Side::Cloud {
+                last.stamp = next.stamp;
+            }
+            return;
+        }
+        if self.owed.len() < OWED_MAX {
+            self.owed.push_back(seen);
+        } else {
+            self.owed.clear();
+            self.lost = true;
+        }
+    }
+}
+
+/// The observer's end.
+#[derive(Debug)]
+pub struct Copy {
+    from: mpsc::Receiver<Seen>,
+    taken: u64,
+    rest: Arc<AtomicU64>,
+}
+
+impl Copy {
+    /// The next thing seen; `None` when the relay is gone.
+    ///
+    /// `None` before the end of both sides was told means that the copy is lost from here on: the relay was
+    /// cut short, or so much was dropped that not even that could be told. Dropping a future of this loses nothing.
+    pub async fn next(&mut self) -> Option<Seen> {
+        let seen = self.from.recv().await;
+        if let Some(Seen::Chunk(chunk)) = &seen {
+            self.taken += chunk.len as u64;
+        }
+        seen
+    }
+
+    /// Says that everything taken so far is understood and no exchange is open, so that a drain may
+    /// close this connection. Whatever passes afterwards takes it back by itself.
+    pub fn rest(&self) {
+        self.rest.store(self.taken, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_api::Stamp;
+
+    use super::{OWED_MAX, QUEUE_CHUNKS_MAX, Seen, Side, bounded};
+    use crate::budget::Budget;
+
+    fn at(counter: u64) -> Stamp {
+        Stamp { counter, ..Stamp::default() }
+    }
+
+    #[tokio::test]
+    async fn everything_told_arrives_in_order() {
+        let (mut tee, mut copy) = bounded(Budget::new(1 << 20));
+        tee.saw(Side::Client, at(1), b"GET");
+        tee.saw(Side::Cloud, at(2), b"200");
+        tee.ended(Side::Cloud, at(3), true);
+        drop(tee);
+        let Some(Seen::Chunk(first)) = copy.next().await else { panic!("a chunk") };
+        assert_eq!(first.bytes.expect("captured").0.as_ref(), b"GET");
+        let Some(Seen::Chunk(second)) = copy.next().await else { panic!("a chunk") };
+        assert_eq!((second.side, second.stamp), (Side::Cloud, at(2)));
+        assert!(matches!(copy.next().await, Some(Seen::End { side: Side::Cloud, clean: true, .. })));
+        assert!(copy.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn bytes_beyond_the_budget_are_counted_not_kept() {
+        let budget = Budget::new(1000);
+        let (mut tee, mut copy) = bounded(budget.clone());
+        tee.saw(Side::Client, at(1), &[0; 800]);
+        tee.saw(Side::Client, at(2), &[0; 800]);
+        let Some(Seen::Chunk(first)) = copy.next().await else { panic!("a chunk") };
+        let Some(Seen::Chunk(second)) = copy.next().await else { panic!("a chunk") };
+        assert!(first.bytes.is_some());
+        assert_eq!((second.len, second.bytes.is_none()), (800, true));
+        drop(first);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_becomes_one_dropped_chunk_with_its_length() {
+        let (mut tee, mut copy) = bounded(Budget::new(1 << 20));
+        for n in 0..QUEUE_CHUNKS_MAX as u64 + 3 {
+            tee.saw(Side::Client, at(n), b"x");
+        }
+        for _ in 0..QUEUE_CHUNKS_MAX {
+            copy.next().await.expect("queued");
+        }
+        tee.ended(Side::Client, at(999), true);
+        let Some(Seen::Chunk(merged)) = copy.next().await else { panic!("the dropped ones") };
+        assert_eq!((merged.len, merged.bytes.is_none(), merged.stamp), (3, true, at(QUEUE_CHUNKS_MAX as u64)));
+        assert!(matches!(copy.next().await, Some(Seen::End { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_cannot_be_told_ends_without_ends() {
+        let (mut tee, mut copy) = bounded(Budget::new(1 << 20));
+        for n in 0..(QUEUE_CHUNKS_MAX + 2 * OWED_MAX) as u64 {
+            tee.saw(if n % 2 == 0 { Side::Client } else { Side::Cloud }, at(n), b"x");
+        }
+        tee.ended(Side::Client, at(9999), true);
+        drop(tee);
+        while let Some(seen) = copy.next().await {
+            assert!(matches!(seen, Seen::Chunk(_)), "no end is told after a loss");
+        }
+    }
+
+    #[tokio::test]
+    async fn rest_is_taken_back_by_the_next_byte() {
+        let (mut tee, mut copy) = bounded(Budget::new(1 << 20));
+        assert!(tee.is_at_rest(), "nothing has passed yet");
+        tee.saw(Side::Client, at(1), b"GET");
+        assert!(!tee.is_at_rest());
+        copy.next().await;
+        copy.rest();
+        assert!(tee.is_at_rest());
+        tee.saw(Side::Cloud, at(2), b"2");
+        assert!(!tee.is_at_rest());
+    }
+}
