@@ -11,7 +11,6 @@ pub mod keys;
 pub mod listing;
 pub mod object;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hawser_api::v1::{ListBucketsRequest, ListObjectsRequest, ObjectEntry};
@@ -20,9 +19,9 @@ use s3s::access::{S3Access, S3AccessContext};
 use s3s::dto::{
     Bucket, CommonPrefix, DeleteMarkerEntry, EncodingType, GetBucketLocationInput, GetBucketLocationOutput,
     GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, GetObjectTaggingInput,
-    GetObjectTaggingOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput,
-    ListBucketsInput, ListBucketsOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput,
-    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object, ObjectVersion, Range, StreamingBlob, Tag,
+    GetObjectTaggingOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
+    ListBucketsOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, Object, ObjectVersion, Range, StreamingBlob, Tag,
 };
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::validation::NameValidation;
@@ -321,7 +320,7 @@ impl S3 for Face {
         let domain = domain(&request)?;
         let input = request.input;
         let entry = self.object(&domain, &input.bucket, &input.key, input.version_id.as_deref())?;
-        let tags: HashMap<String, String> = entry.metadata.clone().unwrap_or_default().tags;
+        let tags = entry.metadata.clone().unwrap_or_default().tags;
         let mut tag_set: Vec<Tag> =
             tags.into_iter().map(|(key, value)| Tag { key: Some(key), value: Some(value) }).collect();
         tag_set.sort_by(|a, b| a.key.cmp(&b.key));
@@ -338,8 +337,8 @@ fn domain<T>(request: &S3Request<T>) -> S3Result<String> {
 }
 
 fn ask(prefix: Option<&str>, delimiter: Option<&str>, after: Vec<u8>, rows: Option<i32>) -> S3Result<Ask> {
-    let rows = usize::try_from(rows.unwrap_or(1000))
-        .map_err(|_| s3_error!(InvalidArgument, "max-keys must be 0 or more"))?;
+    let rows =
+        usize::try_from(rows.unwrap_or(1000)).map_err(|_| s3_error!(InvalidArgument, "max-keys must be 0 or more"))?;
     Ok(Ask {
         prefix: prefix.unwrap_or_default().as_bytes().to_vec(),
         delimiter: delimiter.unwrap_or_default().as_bytes().to_vec(),
