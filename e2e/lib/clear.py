@@ -1,0 +1,1 @@
+"""Transparency with real clients. A story joins once it holds."""

@@ -1,0 +1,1 @@
+"""The unhappy variants. A story joins once it holds."""

@@ -1,0 +1,1 @@
+"""The demo as assertions. A story joins once it holds."""
