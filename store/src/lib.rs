@@ -1,0 +1,43 @@
+//! The private store: every block once for each domain, every record for ever, one append-only log on
+//! one disk, and what serves them. `docs/format.md` has the bytes and the order of writes. Read in the
+//! order of a byte:
+//! - the disk: [`domain`] takes blocks and entries, [`prepare`] hashes and packs, [`log`] appends and
+//!   syncs (the one commit point), [`replay`] and [`index`] know what stands where; [`segment`] is the
+//!   format, [`recover`] what a crash leaves behind, [`gc`], [`scrub`] and [`backup`] keep it well.
+//!
+//! May not enter here:
+//! - an acknowledgement of what is not synced: only [`log`] answers, after its `fdatasync`;
+//! - a fact that the log does not have: [`index`] is derived, and rebuilt at any time;
+//! - a call that takes a hash without a domain: [`domain`] is the only door to a block;
+//! - the wall clock, where something is decided: leases are monotonic, order is ticks.
+
+pub mod auth;
+pub mod catalog;
+mod crash;
+mod domain;
+mod folder;
+mod index;
+mod keys;
+mod leases;
+mod log;
+mod names;
+mod order;
+mod prepare;
+mod recover;
+mod replay;
+mod scan;
+pub mod segment;
+mod segments;
+mod space;
+mod store;
+mod view;
+
+pub use domain::{CommitError, Domain, Piece, PutError};
+pub use index::{Batch, Family, IndexError, Keys, Pair};
+pub use log::{Closed, Committed};
+pub use names::{BlockName, DomainId, Place, StoreId};
+pub use replay::{Damage, Entry, Live, Replay};
+pub use segments::ReadError;
+pub use space::{Full, Volume};
+pub use store::{DomainError, OpenError, Options, Room, Store, Unready};
+pub use view::View;
