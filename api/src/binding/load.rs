@@ -145,22 +145,35 @@ fn read(text: &str) -> Result<CloudBinding, Violation> {
     Ok(CloudBinding { metadata: manifest.metadata, spec: manifest.spec, status: manifest.status })
 }
 
-/// Words for what the YAML reader or serde refused.
+/// Words for what the YAML reader or serde refused at the place `at`.
 fn unreadable(at: &str, error: &serde_saphyr::Error) -> Violation {
     use serde_saphyr::Error;
-    let line = error.location().map(|place| format!(" (line {})", place.line())).unwrap_or_default();
-    let said = match error.without_snippet() {
-        Error::SerdeUnknownField { field, expected, .. } => {
-            format!("unknown field {field:?}: must be one of {}", expected.join(", "))
+    let (field, said) = match error.without_snippet() {
+        // The unknown field is the last part of the place already.
+        Error::SerdeUnknownField { expected, .. } => {
+            (None, format!("unknown field: must be one of {}", expected.join(", ")))
         }
         Error::SerdeUnknownVariant { variant, expected, .. } => {
-            format!("invalid value {variant:?}: must be one of {}", expected.join(", "))
+            (None, format!("invalid value {variant:?}: must be one of {}", expected.join(", ")))
         }
-        Error::SerdeMissingField { field, .. } => format!("{field} must be there"),
-        Error::Message { msg, .. } => msg.clone(),
-        Error::MultipleDocuments { .. } => "a file must hold one CloudBinding, not several documents".to_owned(),
-        other => other.to_string(),
+        Error::SerdeMissingField { field, .. } => (Some((*field).to_owned()), "must be there".to_owned()),
+        Error::DuplicateMappingKey { key, .. } => (key.clone(), "must be there only once".to_owned()),
+        Error::InvalidScalar { ty: "boolean", .. } => (None, "must be true or false".to_owned()),
+        Error::InvalidScalar { ty: "u32", .. } => (None, "must be a whole number".to_owned()),
+        Error::Message { msg, .. } => (None, msg.clone()),
+        Error::MultipleDocuments { .. } => (None, "must be one document, not several".to_owned()),
+        other => {
+            let whole = other.to_string();
+            let said = whole.split_once(" at line ").map_or(whole.as_str(), |(said, _)| said);
+            (None, said.to_owned())
+        }
     };
-    let path = if at.is_empty() || at == "." { "manifest".to_owned() } else { at.to_owned() };
+    let missing = matches!(error.without_snippet(), Error::SerdeMissingField { .. }); // its line is where the block ends
+    let line =
+        error.location().filter(|_| !missing).map(|place| format!(" (line {})", place.line())).unwrap_or_default();
+    let place = at.trim_end_matches('?').trim_end_matches('.');
+    let path =
+        [place, field.as_deref().unwrap_or_default()].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+    let path = if path.is_empty() { "manifest".to_owned() } else { path.join(".") };
     Violation { path, value: None, message: format!("{said}{line}") }
 }

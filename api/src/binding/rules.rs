@@ -59,7 +59,7 @@ impl From<Rule> for kube::core::Rule {
 pub(super) const NAME_SHORT: Rule = Rule {
     cel: "size(self.metadata.name) <= 40",
     field: None,
-    message: "metadata.name must have 40 characters at most: the names of Jobs are made from it",
+    message: "the binding's name must have 40 characters at most: the names of Jobs are made from it",
 };
 
 pub(super) const IN_FORCE_KEPT: Rule = Rule {
