@@ -83,13 +83,14 @@ pub(crate) async fn run(args: &ExportArgs, out: &mut Out) -> Result<Found, Failu
 
 /// A folder that has something in it is refused: what is in the way, or leads elsewhere, is not ours.
 fn vacant(folder: &Path) -> Result<(), Failure> {
-    match fs::read_dir(folder) {
-        Ok(mut entries) if entries.next().is_some() => {
-            Err(Failure::Usage(format!("--to {} is not empty: name a new folder", folder.display())))
-        }
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Failure::File { doing: "read", path: folder.to_owned(), source }),
+    let first = match fs::read_dir(folder) {
+        Ok(mut entries) => entries.next(),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(source) => return Err(Failure::File { doing: "read", path: folder.to_owned(), source }),
+    };
+    match first {
+        None => Ok(()),
+        Some(_) => Err(Failure::Usage(format!("--to {} is not empty: name a new folder", folder.display()))),
     }
 }
 
