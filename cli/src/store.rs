@@ -61,8 +61,9 @@ impl Store {
     /// Current objects, or those of a tick, in the order of their keys.
     pub(crate) async fn objects(&mut self, mut request: ListObjectsRequest) -> Result<Streaming<ObjectEntry>, Failure> {
         request.binding.clone_from(&self.binding);
+        let bucket = request.bucket.clone();
         let answer = self.catalog.list_objects(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.refused(status))
+        answer.map(tonic::Response::into_inner).map_err(|status| self.no_bucket(&bucket, status))
     }
 
     /// Kept versions, keys in their order, the newest version first.
@@ -71,8 +72,9 @@ impl Store {
         mut request: ListObjectsRequest,
     ) -> Result<Streaming<ObjectEntry>, Failure> {
         request.binding.clone_from(&self.binding);
+        let bucket = request.bucket.clone();
         let answer = self.catalog.list_versions(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.refused(status))
+        answer.map(tonic::Response::into_inner).map_err(|status| self.no_bucket(&bucket, status))
     }
 
     /// One object; `None` when no such version is known.
@@ -97,6 +99,16 @@ impl Store {
     pub(crate) async fn gaps(&mut self, closed: bool) -> Result<Streaming<GapEntry>, Failure> {
         let answer = self.catalog.list_gaps(ListGapsRequest { binding: self.binding.clone(), closed }).await;
         answer.map(tonic::Response::into_inner).map_err(|status| self.refused(status))
+    }
+
+    /// What a listing's answer means: there is nothing else that it could lack.
+    fn no_bucket(&self, bucket: &str, status: Status) -> Failure {
+        match status.code() {
+            Code::NotFound => {
+                Failure::NotFound(format!("bucket {bucket} is not in the copy: hawser ls shows which are"))
+            }
+            _ => self.refused(status),
+        }
     }
 
     /// What a call's answer means.
