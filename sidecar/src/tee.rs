@@ -92,13 +92,16 @@ impl Tee {
         if !self.owed.is_empty() {
             return self.owe(Seen::Chunk(chunk));
         }
-        match self.to.try_reserve() {
+        let full = match self.to.try_reserve() {
             Ok(place) => {
                 chunk.bytes = self.budget.try_take(bytes.len()).map(|share| (Bytes::copy_from_slice(bytes), share));
-                place.send(Seen::Chunk(chunk));
+                return place.send(Seen::Chunk(chunk));
             }
-            Err(mpsc::error::TrySendError::Full(())) => self.owe(Seen::Chunk(chunk)),
-            Err(mpsc::error::TrySendError::Closed(())) => self.lost = true,
+            Err(error) => matches!(error, mpsc::error::TrySendError::Full(())),
+        };
+        match full {
+            true => self.owe(Seen::Chunk(chunk)),
+            false => self.lost = true,
         }
     }
 
