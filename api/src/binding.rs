@@ -2,6 +2,8 @@
 //!
 //! One manifest configures every part, in a cluster and without one. [`load`] reads it, [`rules`] says what it must
 //! keep to; a value of these types that came through [`load::load`] keeps to all of it.
+#![allow(unreachable_pub, reason = "the schema's derive puts a copy of a public struct into a function")]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

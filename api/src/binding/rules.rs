@@ -176,7 +176,7 @@ pub fn check_change(old: &CloudBinding, new: &CloudBinding) -> Vec<Violation> {
     }
     let in_force =
         old.status.as_ref().and_then(|status| status.provider.as_deref()).and_then(|name| old.provider(name));
-    let lost = in_force.filter(|o| !new.provider(&o.name).is_some_and(|n| n.id() == o.id()));
+    let lost = in_force.filter(|o| new.provider(&o.name).is_none_or(|n| n.id() != o.id()));
     if let Some(provider) = lost {
         found.push(broken("spec.providers", Some(&provider.name), IN_FORCE_KEPT.message));
     }
