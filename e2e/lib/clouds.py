@@ -14,21 +14,22 @@ from lib import authority, machine, names, running
 class Cloud:
     """What every service here has in common: where it is, who may write to it, whether it lives.
 
-    `provider` is what the binding calls it; the endpoint is `https://s3.PROVIDER.test:PORT`.
+    `provider` is what the binding calls it; the endpoint is `https://s3.PROVIDER.test:PORT` unless a `host` is given.
     """
 
     region = "us-east-1"
 
-    def __init__(self, provider, folder, ca):
+    def __init__(self, provider, folder, ca, host=None):
         self.provider, self.folder, self.ca = provider, folder / provider, ca
-        self.host, self.port = f"s3.{provider}.test", machine.free_port()
+        self.host, self.port = host or f"s3.{provider}.test", machine.free_port()
         self.endpoint = f"https://{self.host}:{self.port}"
         # Made up for this run; a tool that asks for a well-formed pair gets one.
         self.access = f"{provider.replace('-', '').upper()}TESTKEY"
         self.secret = f"{provider}-secret-for-tests-only"
         self.folder.mkdir(parents=True)
-        names.add(self.host)
-        self.certificate, self.key = ca.issue(self.host, f"*.{self.host}")
+        if not host:
+            names.add(self.host)
+        self.certificate, self.key = ca.issue(self.host, *([] if host else [f"*.{self.host}"]))
         self.process = None
 
     def start(self):

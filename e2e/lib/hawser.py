@@ -1,12 +1,16 @@
 """Hawser's own programs, as their command lines promise them: the store, the sidecar, migrate and the CLI."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import urllib.request
 
 from lib import machine, running
 
 NAMESPACE, NAME = "shop", "archive"
+UID = 61_337
 
 
 class Binding:
@@ -81,24 +85,40 @@ class Store:
 class Sidecar:
     """`hawser-sidecar run` as an explicit proxy, with the folders that a pod's volumes would be."""
 
-    def __init__(self, folder, binding, store_url, upstream_ca, name="sidecar"):
+    def __init__(self, folder, binding, store_url, upstream_ca, name="sidecar", redirect=False):
         self.name, self.binding, self.store_url, self.upstream_ca = name, binding, store_url, upstream_ca
         self.proxy, self.admin = (f"127.0.0.1:{machine.free_port()}" for _ in range(2))
         self.trust, self.state, self.log = folder / f"{name}-trust", folder / f"{name}-state", folder / f"{name}.log"
-        self.process = None
+        self.process, self.redirect = None, f"127.0.0.1:{machine.free_port()}" if redirect else None
 
     def start(self, **variables):
         """Starts it and waits until it listens and its bundles are there."""
         for path in (self.trust, self.state):
             path.mkdir(exist_ok=True)
+        program = [machine.binary("hawser-sidecar")]
+        if self.redirect:
+            program = self._as_its_own_user()
         self.process = running.Process(
             f"hawser-{self.name}",
-            [machine.binary("hawser-sidecar"), "run", "--binding", self.binding.path, "--store", self.store_url,
+            [*program, "run", "--binding", self.binding.path, "--store", self.store_url,
              "--trust-dir", self.trust, "--state-dir", self.state, "--proxy", self.proxy, "--admin", self.admin,
-             "--upstream-ca", self.upstream_ca],
+             "--upstream-ca", self.upstream_ca, *(["--redirect", self.redirect] if self.redirect else [])],
             self.log, machine.environment(**variables))
         self.process.ready(lambda: ready(self.admin))
         return self
+
+    def _as_its_own_user(self):
+        """Packet rules know the sidecar by its user, as in a pod, so it runs as one, from where that one can read."""
+        program = self.trust.parent / "hawser-sidecar"
+        shutil.copy(machine.binary("hawser-sidecar"), program)
+        for path in (self.trust, self.state):
+            os.chown(path, UID, UID)
+        self.trust.parent.chmod(0o755)
+        return ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--pdeathsig", "SIGKILL", program]
+
+    def redirected(self, *ports):
+        """While the block runs, connections to `ports` that are not the sidecar's own land at the sidecar."""
+        return _Redirect(self.redirect, ports)
 
     def kill(self):
         """kill −9, as the kernel's out-of-memory killer does."""
@@ -130,6 +150,23 @@ class Sidecar:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in
                 (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))}
+
+
+class _Redirect:
+    def __init__(self, to, ports):
+        self._rules = (f"table inet hawser_e2e {{\n  chain output {{\n    type nat hook output priority -100;\n"
+                       f"    meta skuid != {UID} tcp dport {{ {', '.join(map(str, ports))} }} redirect to :{to.rsplit(':', 1)[1]}\n"
+                       "  }\n}\n")
+
+    def __enter__(self):
+        _nft(self._rules)
+
+    def __exit__(self, *_):
+        _nft("delete table inet hawser_e2e\n")
+
+
+def _nft(rules):
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
 
 
 def ready(admin):

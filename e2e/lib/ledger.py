@@ -36,7 +36,7 @@ def differences(client, bucket, ledger, bodies=True, limit=20):
             # A client that names no type leaves it to the server, and servers choose differently.
             if have != wish and not (name == "ContentType" and wish is None):
                 lines.append(f"{key}: {name} is {have!r} instead of {wish!r}")
-        if got["Metadata"] != want["metadata"]:
+        if want["metadata"] is not None and got["Metadata"] != want["metadata"]:
             lines.append(f"{key}: metadata is {got['Metadata']} instead of {want['metadata']}")
         if want["tags"] or got.get("TagCount"):
             tags = client.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]

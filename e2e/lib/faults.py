@@ -1,1 +1,0 @@
-"""The unhappy variants. A story joins once it holds."""
