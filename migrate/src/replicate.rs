@@ -1,0 +1,215 @@
+//! From the store to another cloud. In the order of the work: [`preflight`] looks at the target before the
+//! first byte, the source confirms what the store holds, [`round`] after round carries what changed
+//! ([`carry`] decides for one object, [`upload`] sends it), the target is verified, [`force`] moves.
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hawser_api::v1;
+use tokio::sync::Semaphore;
+
+use crate::backfill;
+use crate::cloud::{Cloud, Place};
+use crate::failure::{Exit, Failure};
+use crate::progress::{Progress, Report};
+use crate::run::Run;
+use crate::verify::{self, Verdict};
+
+pub mod carry;
+pub mod checkpoints;
+pub mod compare;
+pub mod content;
+pub mod force;
+pub mod landing;
+pub mod layout;
+pub mod preflight;
+pub mod round;
+pub mod upload;
+
+use preflight::Ready;
+use round::Tally;
+
+/// A round shorter than this is the last one: what comes later is carried over after the switch.
+const ROUND_SHORT: Duration = Duration::from_secs(10);
+/// Rounds before it is said that the source changes faster than it can be followed.
+const ROUNDS_MAX: u32 = 1_000;
+
+/// What carrying objects works with; shared by all workers.
+pub struct Route {
+    run: Arc<Run>,
+    progress: Arc<Progress>,
+    lease: v1::Lease,
+    /// The provider whose records are carried.
+    source: String,
+    target: Cloud,
+    ready: Ready,
+    /// Requests with a body under way.
+    slots: Semaphore,
+    checkpoints: checkpoints::Writer,
+    landing: landing::Writer,
+    /// Checkpoints that an earlier run left behind, by target.
+    left: Mutex<HashMap<Place, v1::Checkpoint>>,
+    tally: Tally,
+}
+
+/// The command.
+pub async fn run(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) -> Result<(Exit, Report), Failure> {
+    let names = (run.source()?.name.as_str(), run.target()?.name.as_str());
+    let outcome = tokio::select! {
+        outcome = migrate(run, lease, progress) => outcome,
+        () = progress.keep_showing(&run.store, Some(lease), names) => Err(Failure::Stopped),
+    };
+    progress.tell_end(&run.store, Some(lease), names).await;
+    outcome
+}
+
+/// The way from a source to a target, and its report.
+async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) -> Result<(Exit, Report), Failure> {
+    let (source, target) = (run.source()?.clone(), run.target()?.clone());
+    let mut report = Report {
+        command: "replicate",
+        source: source.name.clone(),
+        target: target.name.clone(),
+        ..Report::default()
+    };
+    if source.id() == target.id() {
+        report.notes.push(format!("{} is in force already: nothing to do", target.name));
+        return Ok((Exit::Done, report));
+    }
+    let cloud = run.cloud(&target)?;
+    progress.phase("Pending", &format!("looking at {} before the first byte", target.name));
+    let ready = preflight::check(run, progress, &cloud).await?;
+    let confirmed = match run.dry_run || run.no_switch {
+        true => force::Confirmed::NotAsked,
+        false => force::confirm(run, lease, progress, &source).await?,
+    };
+
+    let route = Route::prepare(run, lease, progress, source.id().to_string(), cloud, ready).await?;
+    progress.phase("Replicating", &format!("{} → {}", source.name, target.name));
+    let mut through = follow(&route, 0).await?;
+    report.notes.extend(route.ready.notes.iter().cloned());
+    if run.dry_run {
+        route.tell(&mut report, None);
+        return Ok((Exit::Done, report));
+    }
+
+    let mut verdict = None;
+    if route.tally.is_clean() {
+        progress.phase("Verifying", &format!("comparing {} with what arrived there", target.name));
+        let verified = verify::target(run, progress, &route.source, &route.target).await?;
+        verified.tell(&mut report);
+        through = follow(&route, through).await?; // what came while it was verified
+        verdict = Some(verified);
+    }
+    route.tell(&mut report, verdict.as_ref());
+    let exit = route.exit(verdict.as_ref());
+    if exit == Exit::Done && !run.no_switch && !run.is_partial() {
+        let unconfirmed = force::take(run, lease, &route.source, &route.target.identity, &confirmed).await?;
+        progress.phase("InForce", &format!("{} is in force", target.name));
+        report.notes.push(format!("{} is in force (changes carried up to tick {through})", target.name));
+        if unconfirmed > 0 {
+            report.notes.push(format!("{unconfirmed} objects are unconfirmed: recorded since {} was last listed", source.name));
+        }
+    }
+    Ok((exit, report))
+}
+
+/// Carries round after round what changed since `through`, until a round is short.
+async fn follow(route: &Arc<Route>, mut through: u64) -> Result<u64, Failure> {
+    for _ in 0..ROUNDS_MAX {
+        let begin = Instant::now();
+        let round = round::carry_all(route, through).await?;
+        through = round.through;
+        route.progress.counts.lag_seconds.store(begin.elapsed().as_secs(), Ordering::Relaxed);
+        let short = begin.elapsed() < ROUND_SHORT;
+        if route.run.dry_run || short || round.seen == 0 || !route.tally.is_clean() {
+            return Ok(through);
+        }
+    }
+    Err(Failure::failed("the source changes faster than the target can follow: try again when it is quieter"))
+}
+
+impl Route {
+    async fn prepare(
+        run: &Arc<Run>,
+        lease: &v1::Lease,
+        progress: &Arc<Progress>,
+        source: String,
+        target: Cloud,
+        ready: Ready,
+    ) -> Result<Arc<Route>, Failure> {
+        let left = checkpoints::left(run, lease, &target.identity).await?;
+        Ok(Arc::new(Route {
+            run: run.clone(),
+            progress: progress.clone(),
+            lease: lease.clone(),
+            source,
+            ready,
+            slots: Semaphore::new(run.parallelism),
+            checkpoints: checkpoints::Writer::start(run.store.clone(), lease.clone()),
+            landing: landing::Writer::start(run.store.clone(), lease.clone()),
+            left: Mutex::new(left),
+            tally: Tally::default(),
+            target,
+        }))
+    }
+
+    fn exit(&self, verdict: Option<&Verdict>) -> Exit {
+        let tally = &self.tally;
+        if tally.failed.load(Ordering::Relaxed) > 0 {
+            Exit::Failed
+        } else if tally.foreign.load(Ordering::Relaxed) > 0 || verdict.is_some_and(|verdict| !verdict.holds()) {
+            Exit::Differences
+        } else if tally.unknown.load(Ordering::Relaxed) > 0 && !self.run.accept_missing {
+            Exit::GapsLeft
+        } else {
+            Exit::Done
+        }
+    }
+
+    fn tell(&self, report: &mut Report, verdict: Option<&Verdict>) {
+        let get = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+        let tally = &self.tally;
+        let sent = if self.run.dry_run { "objects to send" } else { "objects sent" };
+        report.counts.extend([
+            (sent, get(&tally.sent)),
+            ("bytes sent", get(&tally.bytes_sent)),
+            ("objects there already", get(&tally.there)),
+            ("objects adopted", get(&tally.adopted)),
+            (if self.run.dry_run { "objects to delete" } else { "objects deleted" }, get(&tally.deleted)),
+            ("objects kept, newer", get(&tally.newer)),
+            ("objects kept, foreign", get(&tally.kept)),
+            ("conflicts", get(&tally.foreign)),
+            ("content unknown", get(&tally.unknown)),
+            ("objects failed", get(&tally.failed)),
+        ]);
+        if let Some(verdict) = verdict {
+            report.counts.extend([("objects verified", verdict.verified), ("differences", verdict.differences)]);
+        }
+        if get(&tally.foreign) > 0 {
+            report.notes.push(
+                "conflicts are foreign objects at the target: move them away, or set spec.migration.conflicts to \
+                 KeepTarget or Overwrite"
+                    .to_owned(),
+            );
+        }
+        if get(&tally.unknown) > 0 {
+            report.notes.push(
+                "content unknown: the store has no bytes of these objects: run backfill while the source answers, or \
+                 set spec.migration.accept to [MissingObjects]"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+/// Confirms the source by a backfill, where it answers.
+pub(crate) async fn confirm_source(
+    run: &Run,
+    lease: &v1::Lease,
+    progress: &Progress,
+    cloud: Cloud,
+) -> Result<backfill::Outcome, Failure> {
+    backfill::settle(run, lease, progress, Arc::new(cloud)).await
+}

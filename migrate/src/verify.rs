@@ -1,0 +1,440 @@
+//! Compares a provider with what the store recorded of it, and changes nothing. Every recorded object is
+//! asked for by HEAD: ETag, length, headers, tags; with `--deep` every byte is read. The listing is compared
+//! as a whole, in any order and without keeping it.
+use std::cmp::Ordering as Order;
+use std::sync::atomic::Ordering;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use hawser_api::ObjectKey;
+use hawser_api::binding::Conflicts;
+use hawser_api::v1;
+
+use crate::cloud::{Cloud, Fault, Place};
+use crate::failure::{Exit, Failure};
+use crate::progress::{Progress, Report};
+use crate::replicate::compare;
+use crate::run::Run;
+use crate::store::refusal;
+
+/// HEADs under way for each object that could be sent at the same time.
+const HEADS_PER_SLOT: usize = 2;
+
+/// What verifying found.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    /// Objects that are as they should be.
+    pub verified: u64,
+    /// Objects that are not.
+    pub differences: u64,
+    /// Objects that the provider lists and the store does not know.
+    pub extra: u64,
+    /// Recorded objects that HEAD finds and the listing shows otherwise or not.
+    pub aliases: u64,
+    /// Whether an object that the store does not know is a difference.
+    extra_differs: bool,
+}
+
+impl Verdict {
+    /// Whether everything recorded is there.
+    pub fn holds(&self) -> bool {
+        self.differences == 0 && !(self.extra_differs && self.extra > 0)
+    }
+
+    /// Adds what a person should know.
+    pub fn tell(&self, report: &mut Report) {
+        if self.extra > 0 {
+            report.notes.push(format!("{} objects are listed that the store has no record of", self.extra));
+        }
+        if self.aliases > 0 {
+            report.notes.push(format!("{} objects are found by HEAD and listed under other keys", self.aliases));
+        }
+    }
+}
+
+/// The command.
+pub async fn run(run: &Run, progress: &Progress) -> Result<(Exit, Report), Failure> {
+    let in_force = run.source()?.id().to_string();
+    let provider = if run.asks_for_source() { run.source()? } else { run.target()? };
+    let cloud = run.cloud(provider)?;
+    progress.phase("Verifying", &format!("comparing {} with the store", provider.name));
+    let names = ("", provider.name.as_str());
+    let verdict = tokio::select! {
+        verdict = target(run, progress, &in_force, &cloud) => verdict,
+        () = progress.keep_showing(&run.store, None, names) => Err(Failure::Stopped),
+    }?;
+    let mut report = Report {
+        command: "verify",
+        target: provider.name.clone(),
+        counts: vec![
+            ("objects verified", verdict.verified),
+            ("differences", verdict.differences),
+            ("listed, not recorded", verdict.extra),
+        ],
+        ..Report::default()
+    };
+    verdict.tell(&mut report);
+    Ok((if verdict.holds() { Exit::Done } else { Exit::Differences }, report))
+}
+
+/// Compares `cloud` with its records, and these with what is current at the provider `source`.
+pub async fn target(run: &Run, progress: &Progress, source: &str, cloud: &Cloud) -> Result<Verdict, Failure> {
+    let mut verdict = Verdict { extra_differs: source == cloud.identity, ..Verdict::default() };
+    for bucket in buckets(run).await? {
+        let checked = check_bucket(run, progress, source, cloud, &bucket).await?;
+        verdict.verified += checked.verified;
+        verdict.differences += checked.differences;
+        verdict.extra += checked.extra;
+        verdict.aliases += checked.aliases;
+    }
+    Ok(verdict)
+}
+
+/// The store's names of the bound buckets.
+async fn buckets(run: &Run) -> Result<Vec<String>, Failure> {
+    let bound = &run.binding.spec.buckets;
+    if !bound.iter().any(|bucket| bucket.is_every()) {
+        return Ok(bound.iter().map(|bucket| bucket.name.clone()).collect());
+    }
+    let request = v1::ListBucketsRequest { binding: run.binding.name().to_owned() };
+    let reply = run.store.catalog.clone().list_buckets(request).await.map_err(refusal("list the store's buckets"))?;
+    Ok(reply.into_inner().buckets.into_iter().map(|bucket| bucket.name).collect())
+}
+
+/// How one object compares.
+enum Compared {
+    Equal { place: Place, etag: String },
+    Differs { place: Place, why: String },
+    /// Nothing to compare: a foreign object that is kept, or content that nobody knows.
+    Passed,
+}
+
+async fn check_bucket(
+    run: &Run,
+    progress: &Progress,
+    source: &str,
+    cloud: &Cloud,
+    stored: &str,
+) -> Result<Verdict, Failure> {
+    let bucket = run
+        .binding
+        .spec
+        .buckets
+        .iter()
+        .find(|bucket| bucket.name == stored)
+        .map_or(stored, |bucket| bucket.name_at(&cloud.name))
+        .to_owned();
+    let there = records(run, &cloud.identity, stored).await?;
+    let meant = match source == cloud.identity {
+        true => stream::empty().boxed(),
+        false => records(run, source, stored).await?,
+    };
+    let alone = source == cloud.identity;
+    let compared = joined(meant, there)
+        .map_ok(|pair| compare_pair(run, cloud, &bucket, pair, alone))
+        .try_buffer_unordered(run.parallelism * HEADS_PER_SLOT);
+    let mut compared = std::pin::pin!(compared);
+    let mut verdict = Verdict::default();
+    let mut recorded = Fingerprint::default();
+    while let Some(one) = compared.try_next().await? {
+        match one {
+            Compared::Equal { place, etag } => {
+                recorded.add(place.key.as_bytes(), &etag);
+                verdict.verified += 1;
+                progress.counts.verified.fetch_add(1, Ordering::Relaxed);
+            }
+            Compared::Differs { place, why } => {
+                progress.trouble("differs", &place, &why);
+                verdict.differences += 1;
+            }
+            Compared::Passed => {}
+        }
+    }
+    check_listing(run, progress, cloud, stored, &bucket, recorded, &mut verdict).await?;
+    Ok(verdict)
+}
+
+/// One key: what is meant to be at the provider, and what was recorded there.
+type Pair = (Option<v1::ObjectEntry>, Option<v1::ObjectEntry>);
+
+async fn compare_pair(run: &Run, cloud: &Cloud, bucket: &str, pair: Pair, alone: bool) -> Result<Compared, Failure> {
+    let key = pair.0.iter().chain(&pair.1).find_map(|entry| entry.object.as_ref()).map(|object| object.key.clone());
+    let place = Place { bucket: bucket.to_owned(), key: ObjectKey::from_bytes(key.unwrap_or_default()) };
+    let differs = |why: String| Ok(Compared::Differs { place: place.clone(), why });
+    let (meant, there) = pair;
+    let there = match (meant, there) {
+        (Some(meant), _) if !meant.content_known => return Ok(Compared::Passed), // counted where it was to be sent
+        (Some(_), None) if run.conflicts == Conflicts::KeepTarget => return Ok(Compared::Passed),
+        (Some(_), None) => return differs("it was never recorded there".to_owned()),
+        (Some(meant), Some(there)) => {
+            if meant.content != there.content && !is_newer(run, &place, cloud, &meant, &there).await? {
+                return differs("another content was recorded there".to_owned());
+            }
+            there
+        }
+        (None, Some(there)) => there,
+        (None, None) => return Ok(Compared::Passed),
+    };
+    if alone && !there.gap.is_empty() {
+        return differs(format!("a gap is open: {}", there.gap));
+    }
+    match compare_object(run, cloud, &place, &there).await {
+        Ok(None) => Ok(Compared::Equal { place, etag: there.etag }),
+        Ok(Some(why)) => differs(why),
+        Err(fault @ (Fault::Credentials { .. } | Fault::Denied { .. } | Fault::NoBucket)) => {
+            Err(fault.failure(&cloud.name, &place.to_string()))
+        }
+        Err(fault) if fault.is_unreachable() => Err(fault.failure(&cloud.name, &place.to_string())),
+        Err(Fault::NotFound) => differs("it is not there".to_owned()),
+        Err(fault) => differs(fault.to_string()),
+    }
+}
+
+/// Whether a pod wrote at the target after what is current at the source.
+async fn is_newer(
+    run: &Run,
+    place: &Place,
+    cloud: &Cloud,
+    meant: &v1::ObjectEntry,
+    there: &v1::ObjectEntry,
+) -> Result<bool, Failure> {
+    let object = v1::ObjectRef {
+        provider: cloud.identity.clone(),
+        bucket: place.bucket.clone(),
+        key: place.key.as_bytes().to_vec().into(),
+    };
+    let request = v1::KnownRequest { object: Some(object), ..v1::KnownRequest::default() };
+    let known = run.store.migration.clone().known(request).await.map_err(refusal("ask what is known"))?.into_inner();
+    Ok(!known.ours && there.tick > meant.tick)
+}
+
+/// What differs between a record and what HEAD, and with `--deep` GET, shows.
+async fn compare_object(
+    run: &Run,
+    cloud: &Cloud,
+    place: &Place,
+    record: &v1::ObjectEntry,
+) -> Result<Option<String>, Fault> {
+    let head = cloud.head(place, None).await?;
+    if head.etag != record.etag {
+        return Ok(Some(format!("ETag {} instead of {}", head.etag, record.etag)));
+    }
+    let meant = record.metadata.clone().unwrap_or_default();
+    if let Some(why) = compare::metadata(cloud, place, &head, record.size, &meant).await? {
+        return Ok(Some(why));
+    }
+    if run.deep && record.content_known {
+        run.bandwidth.take(head.size).await;
+        let (_, body) = cloud.get(place, &head.etag).await?;
+        let object = record.object.clone().unwrap_or_default();
+        let content = crate::replicate::content::Content {
+            store: run.store.clone(),
+            object,
+            tick: record.tick,
+            offset: 0,
+            len: head.size,
+        };
+        if !compare::same(body, content).await? {
+            return Ok(Some("bytes".to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+/// The current objects that the store holds of a bucket at a provider, in key order.
+async fn records(
+    run: &Run,
+    provider: &str,
+    bucket: &str,
+) -> Result<BoxStream<'static, Result<v1::ObjectEntry, Failure>>, Failure> {
+    let request = v1::ListObjectsRequest {
+        bucket: bucket.to_owned(),
+        provider: provider.to_owned(),
+        prefix: run.prefix.clone().into_bytes().into(),
+        binding: run.binding.name().to_owned(),
+        ..v1::ListObjectsRequest::default()
+    };
+    match run.store.catalog.clone().list_objects(request).await {
+        Ok(entries) => {
+            let current = |entry: &v1::ObjectEntry| !entry.tombstone && !entry.delete_marker;
+            Ok(entries
+                .into_inner()
+                .map_err(refusal("list records"))
+                .try_filter(move |entry| std::future::ready(current(entry)))
+                .boxed())
+        }
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(stream::empty().boxed()),
+        Err(status) => Err(refusal("list records")(status)),
+    }
+}
+
+/// Joins two lists in key order by key.
+fn joined(
+    left: BoxStream<'static, Result<v1::ObjectEntry, Failure>>,
+    right: BoxStream<'static, Result<v1::ObjectEntry, Failure>>,
+) -> impl Stream<Item = Result<Pair, Failure>> {
+    let state = (left.peekable(), right.peekable());
+    stream::try_unfold(state, async |(mut left, mut right)| {
+        let order = {
+            let key = |entry: Option<&Result<v1::ObjectEntry, Failure>>| match entry {
+                Some(Ok(entry)) => Some(entry.object.as_ref().map(|object| object.key.clone()).unwrap_or_default()),
+                Some(Err(_)) | None => None,
+            };
+            let lefts = std::pin::Pin::new(&mut left).peek().await;
+            let left_failed = matches!(lefts, Some(Err(_)));
+            let lefts = key(lefts);
+            let rights = std::pin::Pin::new(&mut right).peek().await;
+            let right_failed = matches!(rights, Some(Err(_)));
+            match (left_failed, right_failed, lefts, key(rights)) {
+                (true, _, _, _) => Order::Less, // taken next, and fails
+                (_, true, _, _) => Order::Greater,
+                (_, _, Some(left), Some(right)) => left.cmp(&right),
+                (_, _, Some(_), None) => Order::Less,
+                (_, _, None, Some(_)) => Order::Greater,
+                (_, _, None, None) => return Ok(None),
+            }
+        };
+        let left_entry = if order.is_le() { left.next().await.transpose()? } else { None };
+        let right_entry = if order.is_ge() { right.next().await.transpose()? } else { None };
+        Ok(Some(((left_entry, right_entry), (left, right))))
+    })
+}
+
+/// A set of keys with ETags, in any order, in 16 bytes: equal sets are equal, others differ but for a
+/// chance in 2^128.
+#[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
+struct Fingerprint(u128);
+
+impl Fingerprint {
+    fn add(&mut self, key: &[u8], etag: &str) {
+        let mut hash = blake3::Hasher::new();
+        hash.update(&(key.len() as u64).to_le_bytes()).update(key).update(etag.as_bytes());
+        let mut bytes = [0; 16];
+        hash.finalize_xof().fill(&mut bytes);
+        self.0 = self.0.wrapping_add(u128::from_le_bytes(bytes));
+    }
+}
+
+/// Compares the listing with what was verified; only where the sets differ is each key looked up.
+async fn check_listing(
+    run: &Run,
+    progress: &Progress,
+    cloud: &Cloud,
+    stored: &str,
+    bucket: &str,
+    recorded: Fingerprint,
+    verdict: &mut Verdict,
+) -> Result<(), Failure> {
+    let mut listed = Fingerprint::default();
+    let mut pages = std::pin::pin!(pages(run, cloud, bucket));
+    while let Some(page) = pages.try_next().await? {
+        page.iter().for_each(|object| listed.add(&object.key, &object.etag));
+    }
+    if listed == recorded {
+        return Ok(());
+    }
+    let mut found = 0;
+    let mut again = std::pin::pin!(self::pages(run, cloud, bucket));
+    while let Some(page) = again.try_next().await? {
+        let looked_up = stream::iter(page)
+            .map(|object| async move {
+                let place = Place { bucket: bucket.to_owned(), key: ObjectKey::from_bytes(object.key.clone()) };
+                let request = v1::GetObjectRequest {
+                    object: Some(v1::ObjectRef {
+                        provider: cloud.identity.clone(),
+                        bucket: bucket.to_owned(),
+                        key: object.key.clone(),
+                    }),
+                    binding: run.binding.name().to_owned(),
+                    store_bucket: stored.to_owned(),
+                    ..v1::GetObjectRequest::default()
+                };
+                match run.store.catalog.clone().get_object(request).await {
+                    Ok(entry) => {
+                        let entry = entry.into_inner();
+                        Ok((place, (!entry.tombstone && !entry.delete_marker).then_some(entry.etag), object.etag))
+                    }
+                    Err(status) if status.code() == tonic::Code::NotFound => Ok((place, None, object.etag)),
+                    Err(status) => Err(refusal("look up a listed key")(status)),
+                }
+            })
+            .buffer_unordered(run.parallelism);
+        let mut looked_up = std::pin::pin!(looked_up);
+        while let Some((place, record, etag)) = looked_up.try_next().await? {
+            match record {
+                None => {
+                    verdict.extra += 1;
+                    progress.trouble("extra", &place, "it is listed and the store has no record of it");
+                }
+                Some(record) if record != etag => {
+                    // A HEAD that found the recorded ETag was counted as verified; the two cannot both be right.
+                    progress.trouble("differs", &place, &format!("ETag {etag} in the listing instead of {record}"));
+                    verdict.differences += 1;
+                    found += 1;
+                }
+                Some(_) => found += 1,
+            }
+        }
+    }
+    verdict.aliases += verdict.verified.saturating_sub(found);
+    Ok(())
+}
+
+/// The listing of a bucket, page by page.
+fn pages<'a>(
+    run: &'a Run,
+    cloud: &'a Cloud,
+    bucket: &'a str,
+) -> impl Stream<Item = Result<Vec<v1::ListedObject>, Failure>> + 'a {
+    stream::try_unfold(Some(None::<String>), move |at| async move {
+        let Some(next) = at else { return Ok(None) };
+        let page = cloud
+            .list_page(bucket, &run.prefix, next.as_deref())
+            .await
+            .map_err(|fault| fault.failure(&cloud.name, &format!("list {bucket}")))?;
+        Ok(Some((page.objects, page.next.map(Some))))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn entries(keys: &[&str]) -> BoxStream<'static, Result<v1::ObjectEntry, Failure>> {
+        let entries: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let object = v1::ObjectRef { key: key.as_bytes().to_vec().into(), ..v1::ObjectRef::default() };
+                Ok(v1::ObjectEntry { object: Some(object), ..v1::ObjectEntry::default() })
+            })
+            .collect();
+        stream::iter(entries).boxed()
+    }
+
+    #[tokio::test]
+    async fn two_lists_are_joined_by_key() {
+        let pairs = joined(entries(&["a", "c", "d"]), entries(&["b", "c"])).map_ok(|(left, right)| {
+            let key = |entry: Option<v1::ObjectEntry>| {
+                entry.map(|entry| String::from_utf8(entry.object.unwrap().key.to_vec()).unwrap())
+            };
+            (key(left), key(right))
+        });
+        let pairs: Vec<_> = pairs.try_collect().await.unwrap();
+        let some = |key: &str| Some(key.to_owned());
+        assert_eq!(pairs, [(some("a"), None), (None, some("b")), (some("c"), some("c")), (some("d"), None)]);
+    }
+
+    #[test]
+    fn a_fingerprint_does_not_depend_on_order_and_tells_sets_apart() {
+        let of = |rows: &[(&str, &str)]| {
+            let mut print = Fingerprint::default();
+            rows.iter().for_each(|(key, etag)| print.add(key.as_bytes(), etag));
+            print
+        };
+        assert_eq!(of(&[("a", "1"), ("b", "2")]), of(&[("b", "2"), ("a", "1")]));
+        for other in [&[("a", "2"), ("b", "1")][..], &[("a", "1")], &[("a1", ""), ("b", "2")]] {
+            assert_ne!(of(&[("a", "1"), ("b", "2")]), of(other), "{other:?}");
+        }
+    }
+}
