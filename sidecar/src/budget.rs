@@ -30,6 +30,11 @@ impl Budget {
         Some(Share { budget: Arc::clone(self), cost })
     }
 
+    /// Whether more than half is taken: what can be had again later is then not worth its room.
+    pub fn is_scarce(&self) -> bool {
+        self.used() > self.limit / 2
+    }
+
     /// Bytes taken at this moment.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

@@ -1,15 +1,168 @@
-//! What becomes of the copy of one bound connection. May fail or lag: the relay never knows.
+//! What becomes of the copy of one bound connection: understood, cut, offered, told. May fail or lag: the relay
+//! never knows. A bug of ours here costs a gap of the binding and nothing else.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use crate::bindings::Bound;
+use futures::FutureExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::bindings::{Bindings, Bound};
+use crate::budget::Budget;
+use crate::config::Copying;
+use crate::journal::Journal;
+use crate::lapse::{InLapse, Lapse, Lapses, OnChange};
+use crate::metrics::Metrics;
+use crate::s3::Observer;
+use crate::s3::address::Addressing;
+use crate::session::{Place, Sessions};
+use crate::tally::Tally;
 use crate::tee::Copy;
+use crate::ticks::Ticks;
+
+mod teller;
+
+use teller::Teller;
 
 /// What all observers of this process share.
-#[derive(Debug, Default)]
-pub struct Ctx {}
+pub struct Ctx {
+    sessions: Arc<Sessions>,
+    budget: Arc<Budget>,
+    tally: Arc<Tally>,
+    lapses: OnceLock<Arc<Lapses>>,
+    /// Observations and deliveries under way.
+    work: watch::Sender<usize>,
+}
+
+/// Why nothing can be observed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal.
+    #[error("{}: the journal cannot be kept here: make the folder writable, or choose another --state-dir", .dir.display())]
+    Journal {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Begins the sessions with the store, which may be absent, and follows the bindings. Needs a tokio runtime.
+///
+/// # Errors
+/// [`StartError`].
+pub fn start(
+    copying: &Copying,
+    state_dir: Option<PathBuf>,
+    bindings: &Bindings,
+    ticks: &Arc<Ticks>,
+    budget: &Arc<Budget>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Ctx>, StartError> {
+    let journal = match state_dir {
+        Some(dir) => Journal::open(&dir).map_err(|source| StartError::Journal { dir, source })?,
+        None => Journal::in_memory(),
+    };
+    let place =
+        Place { url: copying.store.clone(), token_file: copying.token_file.clone(), ca_file: copying.store_ca.clone() };
+    let tally = Arc::new(Tally::registered(metrics));
+    let sessions = Sessions::new(place, Arc::new(journal), Arc::clone(budget), Arc::clone(ticks), Arc::clone(&tally));
+    sessions.bind(&bindings.table().bindings());
+    tokio::spawn(follow(bindings.clone(), Arc::clone(&sessions)));
+    Ok(Ctx::new(sessions, Arc::clone(budget), tally))
+}
+
+/// Says hello for every edit of the bindings, until they are dropped with the process.
+async fn follow(bindings: Bindings, sessions: Arc<Sessions>) {
+    let mut tables = bindings.subscribe();
+    while tables.changed().await.is_ok() {
+        let table = Arc::clone(&tables.borrow_and_update());
+        sessions.bind(&table.bindings());
+    }
+}
+
+impl Ctx {
+    /// Observers that tell what they see through `sessions`.
+    pub fn new(sessions: Arc<Sessions>, budget: Arc<Budget>, tally: Arc<Tally>) -> Arc<Ctx> {
+        Arc::new(Ctx { sessions, budget, tally, lapses: OnceLock::new(), work: watch::Sender::default() })
+    }
+
+    /// Tells the store of every lapse.
+    pub fn on_lapse(self: Arc<Self>) -> OnChange {
+        let sessions = Arc::clone(&self.sessions);
+        Box::new(move |change| sessions.lapsed(&change))
+    }
+
+    /// The lapses that observers open when they no longer understand a connection.
+    pub fn lend(&self, lapses: Arc<Lapses>) {
+        let _ = self.lapses.set(lapses); // a second loan is the same
+    }
+
+    /// Waits, at most for `longest`, until every observation has ended and the store has receipted what was told.
+    /// With the store away, the journal has it.
+    pub async fn flush(&self, longest: Duration) {
+        let deadline = Instant::now() + longest;
+        let mut work = self.work.subscribe();
+        let ended = tokio::time::timeout_at(deadline, work.wait_for(|count| *count == 0)).await.is_ok();
+        let flushed = self.sessions.flush(deadline).await;
+        if !ended || flushed.untold > 0 || flushed.kept > 0 {
+            tracing::warn!(
+                unfinished = *work.borrow(),
+                untold = flushed.untold,
+                in_journal = flushed.kept,
+                "store: not everything that was captured got there in time; what is not in the journal becomes a gap by its intent"
+            );
+        }
+    }
+
+    fn lapse(&self, bound: &Bound, lapse: Lapse) -> Option<InLapse> {
+        self.lapses.get().map(|lapses| lapses.open(bound, lapse))
+    }
+
+    /// Counts as work until the answer is dropped.
+    fn work(self: &Arc<Self>) -> Working {
+        self.work.send_modify(|count| *count += 1);
+        Working(Arc::clone(self))
+    }
+}
+
+struct Working(Arc<Ctx>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.work.send_modify(|count| *count -= 1);
+    }
+}
 
 /// Takes the copy of one connection to its end.
-pub async fn observe(mut copy: Copy, _bound: Arc<Bound>, _ctx: Arc<Ctx>) {
-    while copy.next().await.is_some() {}
+pub async fn observe(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>) {
+    let _working = ctx.work();
+    let understood = AssertUnwindSafe(understand(&mut copy, &bound, &ctx)).catch_unwind().await;
+    if understood.is_err() {
+        // Writes that were under way became gaps as they were dropped; those that follow are nobody's.
+        ctx.tally.panicked();
+        tracing::error!(host = bound.host, "an observer panicked: the rest of its connection is not observed");
+        let _lapse = ctx.lapse(&bound, Lapse::Unparsed);
+        while copy.next().await.is_some() {}
+    }
+}
+
+async fn understand(copy: &mut Copy, bound: &Arc<Bound>, ctx: &Arc<Ctx>) {
+    let providers = bound.entries.iter().map(|entry| Arc::clone(&entry.provider)).collect();
+    let mut observer = Observer::new(Addressing::new(providers, bound.port));
+    let mut teller = Teller::new(bound, ctx);
+    let mut events = Vec::new();
+    while let Some(seen) = copy.next().await {
+        observer.on(seen, &mut events);
+        teller.tell(events.drain(..));
+        if observer.is_at_rest() && teller.is_at_rest() {
+            copy.rest();
+        }
+    }
+    observer.close(&mut events);
+    teller.tell(events.drain(..));
 }
