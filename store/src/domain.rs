@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hawser_api::BlockHash;
 use tokio::sync::oneshot;
 
+use crate::index::Index;
 use crate::keys::DomainKey;
 use crate::log::{Closed, Committed, Item, NewEntry};
 use crate::names::{BlockKey, DomainId};
@@ -253,6 +254,10 @@ impl Domain {
 
     pub(crate) fn key_of(&self, hash: &BlockHash) -> BlockKey {
         BlockKey { domain: self.id, name: self.key.name(hash) }
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        self.store.index()
     }
 
     fn core(&self) -> &Arc<Core> {

@@ -15,6 +15,7 @@ use rocksdb::{
 
 use crate::names::{BlockKey, DomainId, Place, StoreId};
 use crate::segment::Packing;
+use crate::stats::Sums;
 
 /// Bytes of blocks of the index kept in memory: with 10 filter bits for each of 100 million blocks
 /// (12 TiB of 128 KiB blocks) the filters alone would be 120 MiB, so that they are read as needed.
@@ -37,7 +38,9 @@ const DOMAINS: Family = Family("domains");
 const ENTRIES: Family = Family("entries");
 /// Segment number → nothing: those that the sweep retired.
 const RETIRED: Family = Family("retired");
-const OWN: [Family; 5] = [META, BLOCKS, DOMAINS, ENTRIES, RETIRED];
+/// Domain id → how many blocks of how many bytes.
+const SUMS: Family = Family("sums");
+const OWN: [Family; 6] = [META, BLOCKS, DOMAINS, ENTRIES, RETIRED, SUMS];
 
 const WATERMARK: &[u8] = b"watermark";
 const APPLIED: &[u8] = b"applied";
@@ -258,6 +261,17 @@ impl Index {
         values.into_iter().map(|value| value?.map(|value| Location::decode(&value)).transpose()).collect()
     }
 
+    /// How many blocks a domain has, and of how many bytes.
+    pub(crate) fn sums(&self, domain: DomainId) -> Result<Sums, IndexError> {
+        self.get(SUMS, &domain.get().to_be_bytes())?.map_or(Ok(Sums::default()), |bytes| decode_sums(&bytes))
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn block_count(&self) -> Result<u64, IndexError> {
+        let sums = self.scan(SUMS, &Keys::all());
+        sums.map(|pair| pair.and_then(|(_, sums)| decode_sums(&sums)).map(|sums| sums.blocks)).sum()
+    }
+
     /// All domains, by id.
     pub(crate) fn domains(&self) -> Result<Vec<(DomainId, String)>, IndexError> {
         let malformed = || IndexError::Malformed { family: DOMAINS.0 };
@@ -365,7 +379,7 @@ pub(crate) struct Snapshot<'a> {
     snapshot: rocksdb::Snapshot<'a>,
 }
 
-impl Snapshot<'_> {
+impl<'a> Snapshot<'a> {
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         Ok(self.snapshot.get_cf(self.index.handle(family), key)?)
     }
@@ -374,11 +388,19 @@ impl Snapshot<'_> {
         self.get(META, APPLIED)?.map_or(Ok(0), |bytes| number(META, &bytes))
     }
 
-    pub(crate) fn scan(&self, family: Family, keys: &Keys) -> impl Iterator<Item = Result<Pair, IndexError>> {
+    pub(crate) fn scan(
+        &self,
+        family: Family,
+        keys: &Keys,
+    ) -> impl Iterator<Item = Result<Pair, IndexError>> + use<'_, 'a> {
         self.scan_from(family, keys, IteratorMode::Start)
     }
 
-    pub(crate) fn scan_back(&self, family: Family, keys: &Keys) -> impl Iterator<Item = Result<Pair, IndexError>> {
+    pub(crate) fn scan_back(
+        &self,
+        family: Family,
+        keys: &Keys,
+    ) -> impl Iterator<Item = Result<Pair, IndexError>> + use<'_, 'a> {
         self.scan_from(family, keys, IteratorMode::End)
     }
 
@@ -387,7 +409,7 @@ impl Snapshot<'_> {
         family: Family,
         keys: &Keys,
         mode: IteratorMode<'_>,
-    ) -> impl Iterator<Item = Result<Pair, IndexError>> + use<'_> {
+    ) -> impl Iterator<Item = Result<Pair, IndexError>> + use<'_, 'a> {
         let pairs =
             (!keys.is_empty()).then(|| self.snapshot.iterator_cf_opt(self.index.handle(family), keys.options(), mode));
         pairs.into_iter().flatten().map(owned)
@@ -400,7 +422,7 @@ pub struct Batch<'a> {
     changes: BTreeMap<Family, BTreeMap<Vec<u8>, Option<Vec<u8>>>>,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
     /// The value of a key.
     ///
     /// # Errors
@@ -428,7 +450,7 @@ impl Batch<'_> {
     }
 
     /// Keys and values in order.
-    pub fn scan(&self, family: Family, keys: &Keys) -> impl Iterator<Item = Result<Pair, IndexError>> {
+    pub fn scan(&self, family: Family, keys: &Keys) -> impl Iterator<Item = Result<Pair, IndexError>> + use<'_, 'a> {
         let changed = (!keys.is_empty())
             .then(|| {
                 let to = keys.to.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -454,12 +476,42 @@ impl Batch<'_> {
         })
     }
 
-    pub(crate) fn put_block(&mut self, key: &BlockKey, location: &Location) {
+    pub(crate) fn put_block(&mut self, key: &BlockKey, location: &Location) -> Result<(), IndexError> {
+        self.forget(key)?;
         self.put(BLOCKS, &key.encode(), &location.encode());
+        let mut sums = self.sums(key.domain)?;
+        sums.blocks += 1;
+        sums.raw_len += u64::from(location.raw_len);
+        sums.stored_len += u64::from(location.stored_len);
+        self.put_sums(key.domain, sums);
+        Ok(())
     }
 
-    pub(crate) fn delete_block(&mut self, key: &BlockKey) {
+    pub(crate) fn delete_block(&mut self, key: &BlockKey) -> Result<(), IndexError> {
+        self.forget(key)?;
         self.delete(BLOCKS, &key.encode());
+        Ok(())
+    }
+
+    /// Takes a block out of its domain's sums, if it is in them.
+    fn forget(&mut self, key: &BlockKey) -> Result<(), IndexError> {
+        let Some(old) = self.get(BLOCKS, &key.encode())? else { return Ok(()) };
+        let old = Location::decode(&old)?;
+        let mut sums = self.sums(key.domain)?;
+        sums.blocks = sums.blocks.saturating_sub(1);
+        sums.raw_len = sums.raw_len.saturating_sub(u64::from(old.raw_len));
+        sums.stored_len = sums.stored_len.saturating_sub(u64::from(old.stored_len));
+        self.put_sums(key.domain, sums);
+        Ok(())
+    }
+
+    fn sums(&self, domain: DomainId) -> Result<Sums, IndexError> {
+        self.get(SUMS, &domain.get().to_be_bytes())?.map_or(Ok(Sums::default()), |bytes| decode_sums(&bytes))
+    }
+
+    fn put_sums(&mut self, domain: DomainId, sums: Sums) {
+        let value = [sums.blocks, sums.raw_len, sums.stored_len].map(u64::to_be_bytes).concat();
+        self.put(SUMS, &domain.get().to_be_bytes(), &value);
     }
 
     pub(crate) fn put_domain(&mut self, id: DomainId, name: &str) {
@@ -480,6 +532,18 @@ impl Batch<'_> {
 
     pub(crate) fn set_applied(&mut self, tick: u64) {
         self.put(META, APPLIED, &tick.to_be_bytes());
+    }
+}
+
+fn decode_sums(bytes: &[u8]) -> Result<Sums, IndexError> {
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    match (numbers, rest) {
+        ([blocks, raw_len, stored_len], []) => Ok(Sums {
+            blocks: u64::from_be_bytes(*blocks),
+            raw_len: u64::from_be_bytes(*raw_len),
+            stored_len: u64::from_be_bytes(*stored_len),
+        }),
+        _ => Err(IndexError::Malformed { family: SUMS.0 }),
     }
 }
 

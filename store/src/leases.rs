@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::names::BlockName;
+use crate::names::{BlockKey, BlockName};
 
 /// Leases held at once: at 128 KiB a block they cover 64 GiB that was put and not yet recorded. Past it
 /// the oldest is dropped: its block may be swept early, and its record then answers `missing`.
@@ -79,12 +79,12 @@ impl Leases {
         self.lock().is_kept(name, now)
     }
 
-    /// Of `names`, gives those that nothing keeps to `sweep`, under the lock: a touch comes before the
-    /// whole call or after it.
-    pub fn sweep<T>(&self, names: Vec<BlockName>, sweep: impl FnOnce(Vec<BlockName>) -> T) -> T {
+    /// Of `blocks`, gives those that nothing keeps to `sweep`, in order, under the lock: a touch comes
+    /// before the whole call or after it.
+    pub fn sweep<T>(&self, blocks: Vec<BlockKey>, sweep: impl FnOnce(Vec<BlockKey>) -> T) -> T {
         let now = self.began.elapsed();
         let inner = self.lock();
-        let dead = names.into_iter().filter(|name| !inner.is_kept(name, now)).collect();
+        let dead = blocks.into_iter().filter(|block| !inner.is_kept(&block.name, now)).collect();
         sweep(dead)
     }
 

@@ -318,7 +318,7 @@ impl Shared {
         for written in group.written {
             match written {
                 Written::Block { key, location } => {
-                    batch.put_block(&key, &location);
+                    batch.put_block(&key, &location)?;
                     blocks.push(key);
                 }
                 Written::Entry { tick, place, stored_len, entry } => {
@@ -332,7 +332,7 @@ impl Shared {
                     crash::point("entry-applied");
                     committed.push((Committed { tick, answer }, done, gate));
                 }
-                Written::Other { place, record, payload } => replay::put(&mut batch, place, &record, &payload),
+                Written::Other { place, record, payload } => replay::put(&mut batch, place, &record, &payload)?,
                 Written::Waiting { done } => waiting.push(done),
             }
         }
@@ -342,7 +342,9 @@ impl Shared {
         index.write(batch)?;
         crash::point("group-applied");
         let mut pending = self.lock_pending();
-        blocks.iter().for_each(|key| drop(pending.remove(key)));
+        for key in &blocks {
+            pending.remove(key);
+        }
         drop(pending);
         if let Some((last, ..)) = committed.last() {
             self.durable.send_replace(last.tick);
@@ -351,7 +353,9 @@ impl Shared {
             drop(gate);
             let _ = done.send(committed); // the caller may have gone; the entry stands all the same
         }
-        waiting.into_iter().for_each(|done| drop(done.send(())));
+        for done in waiting {
+            let _ = done.send(()); // as above
+        }
         Ok(())
     }
 }

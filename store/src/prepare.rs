@@ -222,7 +222,9 @@ mod tests {
         let pool = Pool::new(2).unwrap();
         for _ in 0..100 {
             let done = Arc::clone(&done);
-            pool.submit(move || drop(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+            pool.submit(move || {
+                done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            });
         }
         drop(pool);
         assert_eq!(done.load(std::sync::atomic::Ordering::Relaxed), 100);

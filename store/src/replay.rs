@@ -138,7 +138,7 @@ pub(crate) fn catch_up(
                     continue;
                 }
             };
-            put(&mut batch, place, &record, &payload);
+            put(&mut batch, place, &record, &payload)?;
             if let (Subject::Entry { tick, .. }, Some(domain)) = (record.subject, record.domain) {
                 let next = tick == applied + 1 && !record.moved;
                 if !next && tick > applied {
@@ -176,7 +176,7 @@ pub(crate) fn rebuild(
         while let Some(found) = scan.next()? {
             match found {
                 Found::Whole { offset, record, payload } => {
-                    put(&mut batch, Place { segment: number, offset }, &record, &payload);
+                    put(&mut batch, Place { segment: number, offset }, &record, &payload)?;
                     batch.set_watermark(Place { segment: number, offset: offset + record.len() });
                 }
                 Found::Damaged { offset, len } => {
@@ -210,11 +210,11 @@ pub(crate) fn rebuild(
 }
 
 /// What a record says without the catalog: where things are.
-pub(crate) fn put(batch: &mut Batch<'_>, place: Place, record: &Record, payload: &[u8]) {
+pub(crate) fn put(batch: &mut Batch<'_>, place: Place, record: &Record, payload: &[u8]) -> Result<(), IndexError> {
     match (record.subject, record.domain) {
         (Subject::Block { name }, Some(domain)) => {
             let (stored_len, raw_len, packing) = (record.stored_len, record.raw_len, record.packing);
-            batch.put_block(&BlockKey { domain, name }, &Location { place, stored_len, raw_len, packing });
+            batch.put_block(&BlockKey { domain, name }, &Location { place, stored_len, raw_len, packing })?;
         }
         (Subject::Entry { tick, .. }, Some(_)) => batch.put_entry(tick, place, record.stored_len),
         (Subject::Domain, Some(domain)) => batch.put_domain(domain, &String::from_utf8_lossy(payload)),
@@ -224,4 +224,5 @@ pub(crate) fn put(batch: &mut Batch<'_>, place: Place, record: &Record, payload:
         (Subject::Block { .. } | Subject::Entry { .. } | Subject::Domain, None) => {}
         (Subject::Retire { .. } | Subject::Seal { .. }, Some(_)) => {}
     }
+    Ok(())
 }

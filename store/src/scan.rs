@@ -83,8 +83,10 @@ impl Scan {
             return Ok(None);
         }
         let (header, rest) = self.buffer[ahead..].split_at(RECORD_HEADER_LEN);
+        let place = Place { segment: self.segment, offset: self.at + ahead as u64 };
+        let seat = Seat { store: self.store, place };
         let whole =
-            header.first_chunk().is_some_and(|header| segment::is_whole(header, &rest[..record.stored_len as usize]));
+            header.first_chunk().is_some_and(|header| seat.is_whole(header, &rest[..record.stored_len as usize]));
         Ok(whole.then_some(record))
     }
 

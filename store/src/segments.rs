@@ -257,7 +257,7 @@ pub(crate) fn numbers(log: &Path) -> io::Result<Vec<u64>> {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.strip_suffix(".seg")).and_then(|number| number.parse().ok());
         if let Some(number) = number
-            && file_name(number) == *name
+            && *file_name(number) == *name
         {
             found.push(number);
         }

@@ -38,12 +38,16 @@ impl<'a> View<'a> {
     }
 
     /// Keys and values in order.
-    pub fn scan(&self, family: Family, keys: &Keys) -> impl Iterator<Item = Result<Pair, IndexError>> {
+    pub fn scan(&self, family: Family, keys: &Keys) -> impl Iterator<Item = Result<Pair, IndexError>> + use<'_, 'a> {
         self.snapshot.scan(family, keys)
     }
 
     /// Keys and values from the last to the first.
-    pub fn scan_back(&self, family: Family, keys: &Keys) -> impl Iterator<Item = Result<Pair, IndexError>> {
+    pub fn scan_back(
+        &self,
+        family: Family,
+        keys: &Keys,
+    ) -> impl Iterator<Item = Result<Pair, IndexError>> + use<'_, 'a> {
         self.snapshot.scan_back(family, keys)
     }
 
