@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls;
@@ -57,7 +57,14 @@ impl Cloud {
     /// # Errors
     /// [`Failure::Credentials`] when the environment has no keys for it.
     pub fn new(provider: &Provider, roots: Option<&[u8]>) -> Result<Cloud, Failure> {
-        let keys = credentials::from_environment(provider)?;
+        Cloud::with_keys(provider, credentials::from_environment(provider)?, roots)
+    }
+
+    /// The same with these keys.
+    ///
+    /// # Errors
+    /// When no TLS context can be made.
+    pub fn with_keys(provider: &Provider, keys: Credentials, roots: Option<&[u8]>) -> Result<Cloud, Failure> {
         let mut store = tls::TrustStore::default();
         if let Some(pem) = roots {
             store.add_pem_certificate(pem);

@@ -7,7 +7,7 @@ use hawser_api::quantity::Rate;
 
 /// Moves bound buckets between a cloud, the private store and another cloud.
 #[derive(Debug, Parser)]
-#[command(name = "hawser-migrate", version, about, long_about = LONG, after_long_help = EXAMPLES)]
+#[command(name = "hawser-migrate", version, long_about = LONG, after_long_help = EXAMPLES)]
 pub struct Flags {
     /// What to do.
     #[command(subcommand)]

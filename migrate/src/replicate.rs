@@ -32,6 +32,9 @@ use round::Tally;
 
 /// A round shorter than this is the last one: what comes later is carried over after the switch.
 const ROUND_SHORT: Duration = Duration::from_secs(10);
+/// Where the first round begins. Everything that ever changed is asked for, deletes too: an earlier run may
+/// have sent what was deleted since. No object is older than the registration of its binding, tick 1.
+const BEGINNING: u64 = 1;
 /// Rounds before it is said that the source changes faster than it can be followed.
 const ROUNDS_MAX: u32 = 1_000;
 
@@ -87,7 +90,7 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
 
     let route = Route::prepare(run, lease, progress, source.id().to_string(), cloud, ready).await?;
     progress.phase("Replicating", &format!("{} → {}", source.name, target.name));
-    let mut through = follow(&route, 0).await?;
+    let mut through = follow(&route, BEGINNING).await?;
     report.notes.extend(route.ready.notes.iter().cloned());
     if run.dry_run {
         route.tell(&mut report, None);

@@ -167,12 +167,17 @@ async fn compare_pair(run: &Run, cloud: &Cloud, bucket: &str, pair: Pair, alone:
         (Some(_), None) if run.conflicts == Conflicts::KeepTarget => return Ok(Compared::Passed),
         (Some(_), None) => return differs("it was never recorded there".to_owned()),
         (Some(meant), Some(there)) => {
-            if meant.content != there.content && !is_newer(run, &place, cloud, &meant, &there).await? {
+            let newer = there.tick > meant.tick;
+            if meant.content != there.content && (!newer || is_ours(run, &place, cloud).await?) {
                 return differs("another content was recorded there".to_owned());
             }
             there
         }
-        (None, Some(there)) => there,
+        (None, Some(there)) if alone => there,
+        (None, Some(there)) => match is_ours(run, &place, cloud).await? {
+            true => return differs("it was deleted at the source".to_owned()),
+            false => there,
+        },
         (None, None) => return Ok(Compared::Passed),
     };
     if alone && !there.gap.is_empty() {
@@ -190,22 +195,16 @@ async fn compare_pair(run: &Run, cloud: &Cloud, bucket: &str, pair: Pair, alone:
     }
 }
 
-/// Whether a pod wrote at the target after what is current at the source.
-async fn is_newer(
-    run: &Run,
-    place: &Place,
-    cloud: &Cloud,
-    meant: &v1::ObjectEntry,
-    there: &v1::ObjectEntry,
-) -> Result<bool, Failure> {
+/// Whether a migration wrote what is current at the provider, and not a pod.
+async fn is_ours(run: &Run, place: &Place, cloud: &Cloud) -> Result<bool, Failure> {
     let object = v1::ObjectRef {
         provider: cloud.identity.clone(),
         bucket: place.bucket.clone(),
         key: place.key.as_bytes().to_vec().into(),
     };
     let request = v1::KnownRequest { object: Some(object), ..v1::KnownRequest::default() };
-    let known = run.store.migration.clone().known(request).await.map_err(refusal("ask what is known"))?.into_inner();
-    Ok(!known.ours && there.tick > meant.tick)
+    let known = run.store.migration.clone().known(request).await.map_err(refusal("ask what is known"))?;
+    Ok(known.into_inner().ours)
 }
 
 /// What differs between a record and what HEAD, and with `--deep` GET, shows.

@@ -31,16 +31,22 @@ impl Backfill<'_> {
             let place = place(&entry);
             let begin_tick = self.session.stamp().tick;
             match self.cloud.head(&place, None).await {
-                Ok(_) => self.confirm(&place, true, begin_tick).await,
+                Ok(_) => match self.cloud.lists(&place).await {
+                    Ok(true) => Ok(()), // only its page lacked it: some services list folder by folder
+                    Ok(false) => self.confirm(&place, true, begin_tick).await,
+                    Err(fault) => self.unread(&place, &fault),
+                },
                 Err(Fault::NotFound | Fault::NoBucket) => self.tell_absent(&place, begin_tick).await,
-                Err(fault) => {
-                    self.progress.trouble("failed", &place, &fault.to_string());
-                    self.tally.failed.fetch_add(1, Ordering::Relaxed);
-                    Ok(())
-                }
+                Err(fault) => self.unread(&place, &fault),
             }
         })
         .await
+    }
+
+    fn unread(&self, place: &Place, fault: &Fault) -> Result<(), Failure> {
+        self.progress.trouble("failed", place, &fault.to_string());
+        self.tally.failed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Counts which of the absent keys are gone for good, before any is deleted here.

@@ -52,8 +52,8 @@ pub enum Fetched {
 enum Reading {
     Kept,
     Gone,
-    /// It changed while it was read: the same again.
-    Overlapped,
+    /// It changed while it was read, or its blocks were swept: the same again.
+    Again(String),
     Fault(Fault),
 }
 
@@ -61,6 +61,7 @@ impl Backfill<'_> {
     /// Fetches one object, again while writes overlap it.
     pub(super) async fn fetch(&self, wish: &Wish) -> Result<Fetched, Failure> {
         let mut etag = wish.etag.clone();
+        let mut last = String::new();
         for reading in 0..READINGS_MAX {
             if reading > 0 {
                 tokio::time::sleep(READ_AGAIN * reading).await;
@@ -68,7 +69,10 @@ impl Backfill<'_> {
             match self.read(&wish.place, &etag).await? {
                 Reading::Kept => return Ok(Fetched::Kept),
                 Reading::Gone => return Ok(Fetched::Gone),
-                Reading::Overlapped => etag.clear(), // whatever it is by now
+                Reading::Again(why) => {
+                    etag.clear(); // whatever it is by now
+                    last = why;
+                }
                 Reading::Fault(fault @ (Fault::Credentials { .. } | Fault::NoBucket)) => {
                     return Ok(Fetched::Refused(fault));
                 }
@@ -78,7 +82,7 @@ impl Backfill<'_> {
                 Reading::Fault(_) => {}
             }
         }
-        Ok(Fetched::Not("it kept changing while it was read".to_owned()))
+        Ok(Fetched::Not(format!("read {READINGS_MAX} times, and each time {last}")))
     }
 
     /// Counts what became of a wish; a refusal of the whole cloud ends the run.
@@ -105,7 +109,7 @@ impl Backfill<'_> {
                 self.tell_absent(place, head_stamp.tick).await?;
                 return Ok(Reading::Gone);
             }
-            Err(Fault::Precondition) => return Ok(Reading::Overlapped),
+            Err(Fault::Precondition) => return Ok(changed()),
             Err(fault) => return Ok(Reading::Fault(fault)),
         };
         let (content, tags, parts) =
@@ -116,7 +120,7 @@ impl Backfill<'_> {
         };
         let tags: Option<BTreeMap<String, String>> = match tags {
             Ok(tags) => tags,
-            Err(Fault::NotFound | Fault::Precondition) => return Ok(Reading::Overlapped),
+            Err(Fault::NotFound | Fault::Precondition) => return Ok(changed()),
             Err(Fault::Denied { .. }) => None, // the keys may read objects and not their tags
             Err(fault) => return Ok(Reading::Fault(fault)),
         };
@@ -146,8 +150,8 @@ impl Backfill<'_> {
         };
         Ok(match self.session.tell(Up::Read(read)).await? {
             Verdict::Accepted(_) => Reading::Kept,
-            // Blocks were swept before the record named them, or a write overlapped: both pass by reading again.
-            Verdict::Missing(_) | Verdict::Refused(_) => Reading::Overlapped,
+            Verdict::Missing(_) => Reading::Again("the store had swept its blocks".to_owned()),
+            Verdict::Refused(refused) => Reading::Again(refused.why),
         })
     }
 
@@ -207,6 +211,10 @@ impl Backfill<'_> {
         let parts: Vec<v1::PartLayout> = heads.try_collect().await.unwrap_or_default();
         if parts.iter().map(|part| part.length).sum::<u64>() == whole.size { parts } else { Vec::new() }
     }
+}
+
+fn changed() -> Reading {
+    Reading::Again("it had changed".to_owned())
 }
 
 /// Services mark a multipart ETag with the number of parts behind a dash. Only a hint to ask further.

@@ -5,7 +5,7 @@ use hawser_api::ObjectKey;
 use hawser_api::v1;
 
 use super::read::bare;
-use super::{Cloud, Fault};
+use super::{Cloud, Fault, Place};
 
 /// Most buckets that a `*` stands for.
 const BUCKET_PAGES_MAX: usize = 100;
@@ -67,6 +67,15 @@ impl Cloud {
             }
         })?;
         Ok(answer.contents().is_empty())
+    }
+
+    /// Whether the listing shows this very key.
+    pub async fn lists(&self, place: &Place) -> Result<bool, Fault> {
+        let request = self.client.list_objects_v2().bucket(&place.bucket).prefix(place.text()?).max_keys(1);
+        let answer = request.encoding_type(EncodingType::Url).send().await.map_err(Fault::of)?;
+        let encoded = answer.encoding_type() == Some(&EncodingType::Url);
+        let first = answer.contents().first().and_then(|object| object.key());
+        Ok(first.is_some_and(|text| key(text, encoded) == place.key))
     }
 
     /// The buckets that these credentials see.

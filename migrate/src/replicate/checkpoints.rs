@@ -7,6 +7,7 @@ use hawser_api::ObjectKey;
 use hawser_api::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tonic::Status;
 
 use crate::cloud::Place;
 use crate::failure::Failure;
@@ -16,7 +17,7 @@ use crate::store::{Store, refusal};
 /// Checkpoints in one call.
 const CALL_MAX: usize = 256;
 
-type Asked = (v1::Checkpoint, oneshot::Sender<Result<(), String>>);
+type Asked = (v1::Checkpoint, oneshot::Sender<Result<(), Status>>);
 
 /// Writes checkpoints; whoever asks waits until they are durable.
 pub struct Writer {
@@ -38,7 +39,7 @@ impl Writer {
         let gone = |_| Failure::failed("write a checkpoint: the writer is gone");
         let (done, durable) = oneshot::channel();
         self.queue.send((checkpoint, done)).await.map_err(|_| gone(()))?;
-        durable.await.map_err(|_| gone(()))?.map_err(|why| Failure::failed(format!("write a checkpoint: {why}")))
+        durable.await.map_err(|_| gone(()))?.map_err(refusal("write a checkpoint"))
     }
 }
 
@@ -49,7 +50,7 @@ async fn write(store: Store, lease: v1::Lease, mut asked: mpsc::Receiver<Asked>)
         let (checkpoints, waiting): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let request = v1::PutCheckpointsRequest { lease: Some(lease.clone()), checkpoints };
         let outcome = store.migration.clone().put_checkpoints(request).await;
-        let outcome = outcome.map(|_| ()).map_err(|status| status.message().to_owned());
+        let outcome = outcome.map(|_| ());
         for done in waiting {
             let _ = done.send(outcome.clone()); // whoever asked may have been cancelled
         }

@@ -1,14 +1,15 @@
 //! Tells the store what arrived at the target, many at a time. Nobody waits for it but the end of a round:
 //! what was sent and not told is found equal and adopted by the next run.
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hawser_api::v1;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tonic::Status;
 
 use crate::failure::Failure;
-use crate::store::Store;
+use crate::store::{Store, refusal};
 
 /// Objects in one call, and how long the first of them waits for more.
 const CALL_MAX: usize = 256;
@@ -23,7 +24,7 @@ enum Told {
 /// Tells the store; after a failure every further telling fails.
 pub struct Writer {
     queue: mpsc::Sender<Told>,
-    failed: std::sync::Arc<Mutex<Option<String>>>,
+    failed: Arc<Mutex<Option<Status>>>,
     _writing: JoinSet<()>, // ends with this
 }
 
@@ -31,7 +32,7 @@ impl Writer {
     /// Starts telling under `lease`.
     pub fn start(store: Store, lease: v1::Lease) -> Writer {
         let (queue, told) = mpsc::channel(CALL_MAX);
-        let failed = std::sync::Arc::new(Mutex::new(None));
+        let failed = Arc::new(Mutex::new(None));
         let mut writing = JoinSet::new();
         writing.spawn(write(store, lease, told, failed.clone()));
         Writer { queue, failed, _writing: writing }
@@ -54,7 +55,7 @@ impl Writer {
 
     fn check(&self) -> Result<(), Failure> {
         match &*self.failed.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(why) => Err(Failure::failed(format!("tell what arrived: the store: {why}"))),
+            Some(status) => Err(refusal("tell what arrived")(status.clone())),
             None => Ok(()),
         }
     }
@@ -64,7 +65,7 @@ async fn write(
     store: Store,
     lease: v1::Lease,
     mut told: mpsc::Receiver<Told>,
-    failed: std::sync::Arc<Mutex<Option<String>>>,
+    failed: Arc<Mutex<Option<Status>>>,
 ) {
     while let Some(first) = told.recv().await {
         let mut objects = Vec::new();
@@ -89,7 +90,7 @@ async fn write(
         if !objects.is_empty() {
             let request = v1::LandedRequest { lease: Some(lease.clone()), objects };
             if let Err(status) = store.migration.clone().landed(request).await {
-                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.message().to_owned());
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
             }
         }
         if let Some(done) = flush {
