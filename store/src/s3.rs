@@ -10,29 +10,30 @@
 pub mod keys;
 pub mod listing;
 pub mod object;
+mod reads;
 
 use std::sync::Arc;
 
-use hawser_api::v1::{ListBucketsRequest, ListObjectsRequest, ObjectEntry};
+use hawser_api::v1::ObjectEntry;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::dto::{
-    Bucket, CommonPrefix, DeleteMarkerEntry, EncodingType, GetBucketLocationInput, GetBucketLocationOutput,
+    CommonPrefix, DeleteMarkerEntry, EncodingType, GetBucketLocationInput, GetBucketLocationOutput,
     GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectInput, GetObjectOutput, GetObjectTaggingInput,
     GetObjectTaggingOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListBucketsInput,
     ListBucketsOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
-    ListObjectsV2Input, ListObjectsV2Output, Object, ObjectVersion, Range, StreamingBlob, Tag,
+    ListObjectsV2Input, ListObjectsV2Output, Object, ObjectVersion, Range, Tag,
 };
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::validation::NameValidation;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use self::listing::{Ask, PAGE_ROWS_MAX, Page, Row};
-use self::object::{Conditions, Version};
+use self::object::Conditions;
 use crate::catalog::Catalog;
 
 /// The operations that read. Everything else is refused before it is even parsed.
-const READING: [&str; 11] = [
+const READING: [&str; 10] = [
     "GetBucketLocation",
     "GetBucketVersioning",
     "GetObject",
@@ -43,7 +44,6 @@ const READING: [&str; 11] = [
     "ListObjectVersions",
     "ListObjects",
     "ListObjectsV2",
-    "GetObjectAttributes",
 ];
 
 /// Escaped in keys where a client asks for `encoding-type=url`: what S3 escapes.
@@ -273,14 +273,6 @@ impl S3 for Face {
             if_unmodified_since: input.if_unmodified_since,
         };
         conditions.check(&entry)?;
-        if !entry.content_known {
-            let mut error = S3Error::with_message(
-                S3ErrorCode::ServiceUnavailable,
-                "the copy knows this object and lacks its content: run a backfill, or read it at the cloud",
-            );
-            error.set_status_code(http::StatusCode::SERVICE_UNAVAILABLE);
-            return Err(error);
-        }
         let (range, partial, parts_count) = wanted(&entry, input.range, input.part_number)?;
         let checksums = input.checksum_mode.is_some() && !partial;
         let length = range.end - range.start;
@@ -299,7 +291,7 @@ impl S3 for Face {
         }
         let output = GetObjectOutput {
             accept_ranges: Some("bytes".into()),
-            body: Some(self.body(&domain, &entry, range.clone())),
+            body: Some(self.body(&domain, &entry, &range)?),
             content_length: i64::try_from(length).ok(),
             content_range: partial.then(|| content_range(&range, entry.size)),
             e_tag: object::etag(&entry),

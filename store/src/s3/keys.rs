@@ -45,8 +45,8 @@ impl Keys {
     pub fn load(file: Option<&Path>, fallback: Option<String>) -> Result<Keys, KeysError> {
         let mut by_domain = HashMap::new();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
+            let text =
+                std::fs::read_to_string(path).map_err(|source| KeysError::Read { path: path.to_owned(), source })?;
             for (index, line) in text.lines().enumerate() {
                 let line = line.trim();
                 if line.is_empty() || line.starts_with('#') {
@@ -73,11 +73,9 @@ impl Keys {
 #[async_trait::async_trait]
 impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        self.by_domain
-            .get(access_key)
-            .or(self.fallback.as_ref())
-            .cloned()
-            .ok_or_else(|| s3_error!(InvalidAccessKeyId, "the access key is the domain's name, and no secret is set for this one"))
+        self.by_domain.get(access_key).or(self.fallback.as_ref()).cloned().ok_or_else(|| {
+            s3_error!(InvalidAccessKeyId, "the access key is the domain's name, and no secret is set for this one")
+        })
     }
 }
 

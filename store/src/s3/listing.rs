@@ -37,29 +37,24 @@ pub struct Page {
 }
 
 /// Collects one page from `fetch(start_after, limit)`, which gives entries in key order, each key
-/// greater than `start_after`, at most `limit` of them; fewer mean the end.
+/// greater than `start_after`; fewer than `limit` of them mean the end, and more are allowed where
+/// a key has several versions.
 ///
 /// Folded prefixes cost one fetch each, not one per key below them.
 ///
 /// # Errors
 /// Whatever `fetch` says.
-pub fn page<E>(
-    ask: &Ask,
-    mut fetch: impl FnMut(&[u8], usize) -> Result<Vec<ObjectEntry>, E>,
-) -> Result<Page, E> {
+pub fn page<E>(ask: &Ask, mut fetch: impl FnMut(&[u8], usize) -> Result<Vec<ObjectEntry>, E>) -> Result<Page, E> {
     let mut page = Page::default();
     let rows_max = ask.rows_max.min(PAGE_ROWS_MAX);
     if rows_max == 0 {
         return Ok(page);
     }
-    let mut start = if !ask.delimiter.is_empty() && is_folded(ask, &ask.after) {
-        below(&ask.after)
-    } else {
-        ask.after.clone()
-    };
+    let mut start =
+        if !ask.delimiter.is_empty() && is_folded(ask, &ask.after) { below(&ask.after) } else { ask.after.clone() };
     loop {
-        // One more than fits tells whether a further page exists.
-        let limit = rows_max + 1 - page.rows.len();
+        // One more than fits tells whether a further page exists; a fetch gives a page at most.
+        let limit = (rows_max + 1 - page.rows.len()).min(PAGE_ROWS_MAX);
         let entries = fetch(&start, limit)?;
         let ended = entries.len() < limit;
         let mut jumped = false;

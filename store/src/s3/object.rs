@@ -118,15 +118,22 @@ fn matches(condition: &ETagCondition, etag: Option<&ETag>, same: fn(&ETag, &ETag
 pub fn part_range(entry: &ObjectEntry, number: i32) -> S3Result<(std::ops::Range<u64>, Option<i32>)> {
     if entry.parts.is_empty() {
         // An object that was put whole answers part 1 with all of it, as S3 does.
-        return if number == 1 { Ok((0..entry.size, None)) } else { Err(S3Error::new(S3ErrorCode::InvalidPartNumber)) };
+        return if number == 1 { Ok((0..entry.size, None)) } else { Err(no_such_part()) };
     }
     // S3 counts the parts that were completed, whatever numbers they were uploaded under.
     let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
     let Some(part) = entry.parts.get(index) else {
-        return Err(S3Error::new(S3ErrorCode::InvalidPartNumber));
+        return Err(no_such_part());
     };
     let first: u64 = entry.parts[..index].iter().map(|part| part.length).sum();
     Ok((first..first + part.length, i32::try_from(entry.parts.len()).ok()))
+}
+
+fn no_such_part() -> S3Error {
+    let mut error =
+        S3Error::with_message(S3ErrorCode::Custom("InvalidPartNumber".into()), "the object has no such part");
+    error.set_status_code(http::StatusCode::RANGE_NOT_SATISFIABLE);
+    error
 }
 
 /// The object's own headers, verbatim. Checksums of the whole object are left out unless
@@ -134,7 +141,8 @@ pub fn part_range(entry: &ObjectEntry, number: i32) -> S3Result<(std::ops::Range
 pub fn headers(entry: &ObjectEntry, checksums: bool) -> http::HeaderMap {
     let mut map = http::HeaderMap::new();
     for header in entry.metadata.iter().flat_map(|metadata| &metadata.headers) {
-        let answered_by_us = matches!(header.name.as_str(), "content-length" | "etag" | "last-modified" | "x-amz-version-id");
+        let answered_by_us =
+            matches!(header.name.as_str(), "content-length" | "etag" | "last-modified" | "x-amz-version-id");
         if answered_by_us || (!checksums && header.name.starts_with("x-amz-checksum-")) {
             continue;
         }
@@ -191,10 +199,22 @@ mod tests {
             ("if-match", Conditions { if_match: tag("abc"), ..Conditions::default() }, "ok"),
             ("if-match another", Conditions { if_match: tag("x"), ..Conditions::default() }, "PreconditionFailed"),
             ("if-none-match", Conditions { if_none_match: tag("abc"), ..Conditions::default() }, "NotModified"),
-            ("if-none-match *", Conditions { if_none_match: Some(ETagCondition::Any), ..Conditions::default() }, "NotModified"),
+            (
+                "if-none-match *",
+                Conditions { if_none_match: Some(ETagCondition::Any), ..Conditions::default() },
+                "NotModified",
+            ),
             ("modified since before", Conditions { if_modified_since: at(before), ..Conditions::default() }, "ok"),
-            ("modified since after", Conditions { if_modified_since: at(after), ..Conditions::default() }, "NotModified"),
-            ("unmodified since before", Conditions { if_unmodified_since: at(before), ..Conditions::default() }, "PreconditionFailed"),
+            (
+                "modified since after",
+                Conditions { if_modified_since: at(after), ..Conditions::default() },
+                "NotModified",
+            ),
+            (
+                "unmodified since before",
+                Conditions { if_unmodified_since: at(before), ..Conditions::default() },
+                "PreconditionFailed",
+            ),
             (
                 "if-match beats unmodified since",
                 Conditions { if_match: tag("abc"), if_unmodified_since: at(before), ..Conditions::default() },
@@ -202,7 +222,8 @@ mod tests {
             ),
         ];
         for (name, conditions, answer) in rows {
-            let got = conditions.check(&entry()).map_or_else(|error| error.code().as_str().to_owned(), |()| "ok".into());
+            let got =
+                conditions.check(&entry()).map_or_else(|error| error.code().as_str().to_owned(), |()| "ok".into());
             assert_eq!(got, answer, "{name}");
         }
     }
