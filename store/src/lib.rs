@@ -11,11 +11,15 @@
 //! - a call that takes a hash without a domain: [`domain`] is the only door to a block;
 //! - the wall clock, where something is decided: leases are monotonic, order is ticks.
 
+pub mod admin;
 pub mod auth;
+mod backup;
 pub mod catalog;
+pub mod config;
 mod crash;
 mod domain;
 mod folder;
+mod gc;
 mod index;
 mod keys;
 mod leases;
@@ -25,19 +29,32 @@ mod order;
 mod prepare;
 mod recover;
 mod replay;
+pub mod s3;
 mod scan;
+mod scrub;
 pub mod segment;
 mod segments;
+pub mod serve;
+pub mod service;
+pub mod session;
 mod space;
+mod stats;
 mod store;
 mod view;
 
+#[cfg(test)]
+extern crate self as hawser_store; // so that unit tests use the integration tests' catalog
+
+pub use backup::{BackedUp, BackupError};
 pub use domain::{CommitError, Domain, Piece, PutError};
+pub use gc::{Collected, FILL_PERCENT, GcError};
 pub use index::{Batch, Family, IndexError, Keys, Pair};
 pub use log::{Closed, Committed};
 pub use names::{BlockName, DomainId, Place, StoreId};
 pub use replay::{Damage, Entry, Live, Replay};
+pub use scrub::{Finding, Scrubbed};
 pub use segments::ReadError;
 pub use space::{Full, Volume};
+pub use stats::{DomainStats, Stats, Sums};
 pub use store::{DomainError, OpenError, Options, Room, Store, Unready};
 pub use view::View;

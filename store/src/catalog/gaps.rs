@@ -1,0 +1,485 @@
+//! Gaps: opened where something may have changed unseen, closed by what their reason allows
+//! ([`GapReason::closed_by_later_write`], [`GapReason::closed_by_sighting`], the operation's own record, a
+//! complete backfill), folded where there are too many.
+
+use hawser_api::gap::ClosedBySighting;
+use hawser_api::{GapReason, GapScope, v1};
+
+use super::apply::Apply;
+use super::entry::span;
+use super::objects::{bucket_key, totals_key};
+use super::rows::{
+    Address, BucketRow, FACTS, GAPS, GapRow, IntentRow, KEYS, KeyBytes, Kind, Rows, TotalsRow, UPLOADS, VersionRow,
+    bucket, decode,
+};
+use crate::index::{IndexError, Keys};
+use crate::names::DomainId;
+use crate::order::{self, Mark, Span};
+
+/// Open gaps of keys in one bucket before they are folded into one of the bucket.
+pub(crate) const BUCKET_GAPS_MAX: u64 = 10_000;
+
+impl Apply<'_, '_> {
+    /// An observer found a gap.
+    pub(crate) fn gap_found(&mut self, found: v1::GapFound) -> Result<(), IndexError> {
+        self.end_intent(found.operation)?;
+        let object = found.object.unwrap_or_default();
+        let scope = found.scope.parse().unwrap_or(GapScope::Binding);
+        let row = GapRow {
+            scope: scope.as_str().into(),
+            object,
+            version_id: found.version_id,
+            etag: found.etag,
+            reason: GapReason::from_wire(&found.reason).as_str().into(),
+            detail: found.detail,
+            span: span(&self.session, found.head.as_ref(), found.end.as_ref(), self.tick),
+            session: if found.operation == 0 { Default::default() } else { self.session.clone() },
+            operation: found.operation,
+            ..GapRow::default()
+        };
+        self.close_gap_of(found.operation, "outcome")?; // its intent was given up too early
+        self.open_gap(row)?;
+        Ok(())
+    }
+
+    /// A lapse of the whole binding begins.
+    pub(crate) fn lapse_began(&mut self, open: v1::GapOpen) -> Result<(), IndexError> {
+        let mut span = span(&self.session, open.begin.as_ref(), None, 0);
+        span.end = Mark::default();
+        let row = GapRow {
+            scope: GapScope::Binding.as_str().into(),
+            object: v1::ObjectRef { provider: open.provider, ..v1::ObjectRef::default() },
+            reason: GapReason::from_wire(&open.reason).as_str().into(),
+            detail: open.detail,
+            span,
+            session: self.session.clone(),
+            ..GapRow::default()
+        };
+        let id = self.open_gap(row)?;
+        self.batch.put(GAPS, &lapse_key(self.domain, &self.session, open.lapse), &id.to_be_bytes());
+        Ok(())
+    }
+
+    pub(crate) fn lapse_ended(&mut self, lapse: u64, end: Option<&v1::Stamp>) -> Result<(), IndexError> {
+        let key = lapse_key(self.domain, &self.session, lapse);
+        let Some(id) = self.batch.get(GAPS, &key)? else { return Ok(()) };
+        self.batch.delete(GAPS, &key);
+        let Some(mut row) = self.gap(super::objects::number(&id))? else { return Ok(()) };
+        let counter = end.map_or(0, |end| end.counter);
+        row.span.end = Mark { tick: self.tick, session: self.session.clone(), counter };
+        self.put(GAPS, &gap_key(self.domain, row.id), &row);
+        self.await_settling(&row);
+        Ok(())
+    }
+
+    pub(crate) fn key_gap(&self, at: &Address, reason: GapReason, detail: &str, span: &Span) -> GapRow {
+        GapRow {
+            scope: GapScope::Key.as_str().into(),
+            object: at.object(),
+            reason: reason.as_str().into(),
+            detail: detail.into(),
+            span: span.clone(),
+            ..GapRow::default()
+        }
+    }
+
+    /// Writes a gap down and gives its id.
+    pub(crate) fn open_gap(&mut self, mut row: GapRow) -> Result<u64, IndexError> {
+        let mut totals: TotalsRow = self.batch.row(FACTS, &totals_key(self.domain))?.unwrap_or_default();
+        totals.last_gap += 1;
+        self.put(FACTS, &totals_key(self.domain), &totals);
+        row.id = totals.last_gap;
+        row.opened_unix = self.unix;
+        row.binding.clone_from(&self.binding);
+        self.put(GAPS, &gap_key(self.domain, row.id), &row);
+        self.batch.put(GAPS, &open_key(self.domain, &row.binding, row.id), &[]);
+        if row.operation != 0 {
+            let key = operation_key(self.domain, &row.session, row.operation).number(row.id).0;
+            self.batch.put(GAPS, &key, &[]);
+        }
+        if row.span.end.tick != 0 {
+            self.await_settling(&row);
+        }
+        if of_key(&row) {
+            let at = Address::of(self.domain, &row.object);
+            self.batch.put(GAPS, &at_key(&at, row.id), &[]);
+            let mut head = self.head(&at)?;
+            head.gaps += 1;
+            self.touch(&at, &mut head);
+            self.put(KEYS, &at.head(), &head);
+            let key = bucket_key(self.domain, &at.provider, &at.bucket);
+            let mut bucket: BucketRow = self.batch.row(FACTS, &key)?.unwrap_or_default();
+            bucket.open_gaps += 1;
+            self.put(FACTS, &key, &bucket);
+            if bucket.open_gaps > BUCKET_GAPS_MAX {
+                self.fold(&at)?;
+            }
+        }
+        Ok(row.id)
+    }
+
+    pub(crate) fn close_gap(&mut self, id: u64, how: &str) -> Result<(), IndexError> {
+        let Some(mut row) = self.gap(id)?.filter(|row| row.closed_by.is_empty()) else { return Ok(()) };
+        row.closed_by = how.into();
+        row.closed_tick = self.tick;
+        self.put(GAPS, &gap_key(self.domain, id), &row);
+        self.batch.delete(GAPS, &open_key(self.domain, &row.binding, id));
+        self.batch.delete(GAPS, &unsettled_key(self.domain, row.span.end.tick, id));
+        if row.operation != 0 {
+            self.batch.delete(GAPS, &operation_key(self.domain, &row.session, row.operation).number(id).0);
+        }
+        if of_key(&row) {
+            let at = Address::of(self.domain, &row.object);
+            self.batch.delete(GAPS, &at_key(&at, id));
+            let mut head = self.head(&at)?;
+            head.gaps = head.gaps.saturating_sub(1);
+            if head.concurrent == id {
+                head.concurrent = 0;
+            }
+            self.touch(&at, &mut head);
+            self.put(KEYS, &at.head(), &head);
+            let key = bucket_key(self.domain, &at.provider, &at.bucket);
+            let mut bucket: BucketRow = self.batch.row(FACTS, &key)?.unwrap_or_default();
+            bucket.open_gaps = bucket.open_gaps.saturating_sub(1);
+            self.put(FACTS, &key, &bucket);
+        }
+        Ok(())
+    }
+
+    /// A recorded write of a key closes what was lost before it began, and what was its own.
+    pub(crate) fn close_gaps_by_write(&mut self, at: &Address, row: &VersionRow) -> Result<(), IndexError> {
+        for gap in self.gaps_at(at)? {
+            let reason = GapReason::from_wire(&gap.reason);
+            if reason == GapReason::Concurrent {
+                continue; // closes with its candidates
+            }
+            let later = reason.closed_by_later_write() && order::precedes(&gap.span, &row.span);
+            let seen = match row.kind() {
+                Kind::Object => !gap.saw_absence && !gap.etag.is_empty() && gap.etag == row.etag,
+                Kind::Tombstone | Kind::Marker => gap.saw_absence,
+            };
+            let own = reason == GapReason::UnseenVersion && seen;
+            if later || own {
+                self.close_gap(gap.id, "record")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The outcome of an operation is known after all.
+    pub(crate) fn close_gap_of(&mut self, operation: u64, how: &str) -> Result<(), IndexError> {
+        if operation == 0 {
+            return Ok(());
+        }
+        let stem = operation_key(self.domain, &self.session, operation);
+        let keys: Vec<_> = self.batch.scan(GAPS, &stem.keys()).collect::<Result<_, _>>()?;
+        for (key, _) in keys {
+            self.close_gap(key.last_chunk::<8>().map_or(0, |id| u64::from_be_bytes(*id)), how)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a sighting with this span may close a gap of a key.
+    pub(crate) fn closable(&self, gap: &GapRow, sighting: &Span, listing: bool) -> bool {
+        match GapReason::from_wire(&gap.reason).closed_by_sighting() {
+            ClosedBySighting::BegunAfter => order::precedes(&gap.span, sighting),
+            ClosedBySighting::Settled => !listing && gap.settled != 0 && gap.settled <= sighting.begin.tick,
+            ClosedBySighting::Never => false,
+        }
+    }
+
+    /// Open gaps of a key.
+    pub(crate) fn gaps_at(&self, at: &Address) -> Result<Vec<GapRow>, IndexError> {
+        let stem = KeyBytes::letter(b'k', at.domain).bytes(&at.stem().0);
+        let mut gaps = Vec::new();
+        for pair in self.batch.scan(GAPS, &stem.keys()) {
+            let id = pair?.0.last_chunk::<8>().map_or(0, |id| u64::from_be_bytes(*id));
+            gaps.extend(self.gap(id)?);
+        }
+        Ok(gaps)
+    }
+
+    pub(crate) fn gap(&self, id: u64) -> Result<Option<GapRow>, IndexError> {
+        self.batch.row(GAPS, &gap_key(self.domain, id))
+    }
+
+    /// The settling time of gaps that ended up to `through` is over.
+    pub(crate) fn settled(&mut self, through: u64) -> Result<(), IndexError> {
+        let stem = KeyBytes::letter(b's', self.domain);
+        let end = stem.clone().number(through.saturating_add(1)).0;
+        let keys: Vec<_> = self.batch.scan(GAPS, &stem.keys().below(&end)).collect::<Result<_, _>>()?;
+        for (key, _) in keys {
+            self.batch.delete(GAPS, &key);
+            let id = key.last_chunk::<8>().map_or(0, |id| u64::from_be_bytes(*id));
+            if let Some(mut row) = self.gap(id)? {
+                row.settled = self.tick;
+                self.put(GAPS, &gap_key(self.domain, id), &row);
+            }
+        }
+        Ok(())
+    }
+
+    fn await_settling(&mut self, row: &GapRow) {
+        if settles(row) {
+            self.batch.put(GAPS, &unsettled_key(self.domain, row.span.end.tick, row.id), &[]);
+        }
+    }
+
+    /// Too many gaps of keys of a bucket become one of the bucket.
+    fn fold(&mut self, at: &Address) -> Result<(), IndexError> {
+        let stem = KeyBytes::letter(b'k', self.domain).bytes(&bucket(self.domain, &at.provider, &at.bucket).0);
+        let keys: Vec<_> = self.batch.scan(GAPS, &stem.keys()).collect::<Result<_, _>>()?;
+        let (mut begin, mut folded) = (None::<Mark>, 0_u64);
+        for (key, _) in keys {
+            let id = key.last_chunk::<8>().map_or(0, |id| u64::from_be_bytes(*id));
+            let Some(gap) = self.gap(id)? else { continue };
+            // Which of several versions is current is still open, and said by its own gap.
+            if GapReason::from_wire(&gap.reason) == GapReason::Concurrent {
+                continue;
+            }
+            if begin.as_ref().is_none_or(|begin| gap.span.begin.tick < begin.tick) {
+                begin = Some(gap.span.begin.clone());
+            }
+            folded += 1;
+            self.close_gap(id, "folded")?;
+        }
+        let object = v1::ObjectRef { key: Default::default(), ..at.object() };
+        let row = GapRow {
+            scope: GapScope::Bucket.as_str().into(),
+            object,
+            reason: GapReason::Folded.as_str().into(),
+            detail: format!("{folded} gaps of keys"),
+            span: Span { begin: begin.unwrap_or_default(), end: Mark { tick: self.tick, ..Mark::default() } },
+            ..GapRow::default()
+        };
+        self.open_gap(row)?;
+        Ok(())
+    }
+
+    /// A write was announced.
+    pub(crate) fn intent(&mut self, intent: v1::Intent) -> Result<(), IndexError> {
+        let object = intent.object.clone().unwrap_or_default();
+        let operation = intent.operation;
+        for key in keys_of(&intent) {
+            let at = Address::of(self.domain, &v1::ObjectRef { key, ..object.clone() });
+            self.batch.put(FACTS, &intent_at_key(&at, &self.session, operation), &[]);
+        }
+        if !intent.upload_id.is_empty() && intent.part_number != 0 {
+            let key = intent_upload_key(self.domain, &object, &intent.upload_id, &self.session, operation);
+            self.batch.put(UPLOADS, &key, &u64::from(intent.part_number).to_be_bytes());
+        }
+        let row = IntentRow { intent, binding: self.binding.clone() };
+        self.put(FACTS, &intent_key(self.domain, &self.session, operation), &row);
+        Ok(())
+    }
+
+    /// An announced write has an outcome.
+    pub(crate) fn end_intent(&mut self, operation: u64) -> Result<(), IndexError> {
+        if operation == 0 {
+            return Ok(());
+        }
+        if let Some(row) = self.take_intent(operation)? {
+            self.part_intent_ended(&row.intent)?;
+        }
+        Ok(())
+    }
+
+    fn take_intent(&mut self, operation: u64) -> Result<Option<IntentRow>, IndexError> {
+        let key = intent_key(self.domain, &self.session, operation);
+        let Some(row) = self.batch.row::<IntentRow>(FACTS, &key)? else { return Ok(None) };
+        self.batch.delete(FACTS, &key);
+        let object = row.intent.object.clone().unwrap_or_default();
+        for key in keys_of(&row.intent) {
+            let at = Address::of(self.domain, &v1::ObjectRef { key, ..object.clone() });
+            self.batch.delete(FACTS, &intent_at_key(&at, &self.session, operation));
+        }
+        if !row.intent.upload_id.is_empty() {
+            let key = intent_upload_key(self.domain, &object, &row.intent.upload_id, &self.session, operation);
+            self.batch.delete(UPLOADS, &key);
+        }
+        Ok(Some(row))
+    }
+
+    /// A session, or some of its operations, will not be heard of again: each becomes a gap.
+    pub(crate) fn lost(&mut self, lost: super::entry::Lost) -> Result<(), IndexError> {
+        let teller = std::mem::replace(&mut self.session, lost.session.clone());
+        let mut operations = lost.operations;
+        if lost.all {
+            let stem = KeyBytes::letter(b'I', self.domain).bytes(&self.session);
+            for pair in self.batch.scan(FACTS, &stem.keys()) {
+                let (_, value) = pair?;
+                operations.push(decode::<IntentRow>(FACTS, &value)?.intent.operation);
+            }
+            self.lapses_ended()?;
+        }
+        for operation in operations {
+            let Some(row) = self.take_intent(operation)? else { continue };
+            let binding = std::mem::replace(&mut self.binding, row.binding.clone());
+            self.lost_intent(&row.intent)?;
+            self.part_intent_ended(&row.intent)?;
+            self.binding = binding;
+        }
+        self.session = teller;
+        Ok(())
+    }
+
+    fn lost_intent(&mut self, intent: &v1::Intent) -> Result<(), IndexError> {
+        // A part alone changes no object; whoever completes without it makes the gap.
+        if intent.part_number != 0 || matches!(intent.kind.as_str(), "create_upload" | "abort") {
+            return Ok(());
+        }
+        let object = intent.object.clone().unwrap_or_default();
+        let keys = keys_of(intent);
+        let mut span = span(&self.session, intent.head.as_ref(), None, self.tick);
+        span.end.counter = 0; // nobody saw the end
+        let scope = if keys.is_empty() { GapScope::Bucket } else { GapScope::Key };
+        let objects: Vec<v1::ObjectRef> = match scope {
+            GapScope::Key => keys.into_iter().map(|key| v1::ObjectRef { key, ..object.clone() }).collect(),
+            _ => vec![object],
+        };
+        for object in objects {
+            let row = GapRow {
+                scope: scope.as_str().into(),
+                object,
+                reason: GapReason::IntentLost.as_str().into(),
+                detail: intent.kind.clone(),
+                span: span.clone(),
+                session: self.session.clone(),
+                operation: intent.operation,
+                ..GapRow::default()
+            };
+            self.open_gap(row)?;
+        }
+        Ok(())
+    }
+
+    /// Lapses of a dead session end with it.
+    fn lapses_ended(&mut self) -> Result<(), IndexError> {
+        let stem = KeyBytes::letter(b'l', self.domain).bytes(&self.session);
+        let keys: Vec<_> = self.batch.scan(GAPS, &stem.keys()).collect::<Result<_, _>>()?;
+        for (key, _) in keys {
+            let lapse = key.last_chunk::<8>().map_or(0, |lapse| u64::from_be_bytes(*lapse));
+            self.lapse_ended(lapse, None)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a write of this key is on its way.
+    pub(crate) fn has_intent(&self, at: &Address) -> Result<bool, IndexError> {
+        has_intent(&*self.batch, at)
+    }
+}
+
+/// Whether a write of this key is on its way.
+pub(crate) fn has_intent(rows: &impl Rows, at: &Address) -> Result<bool, IndexError> {
+    let stem = KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0);
+    Ok(rows.scan(FACTS, &stem.keys()).next().transpose()?.is_some())
+}
+
+/// Whether a gap's operation may still reach the cloud for a while after the gap's end.
+pub(crate) fn settles(row: &GapRow) -> bool {
+    let reason = GapReason::from_wire(&row.reason);
+    !reason.closed_by_later_write() && reason != GapReason::Other
+}
+
+/// Whether a gap is of a key that is named.
+pub(crate) fn of_key(row: &GapRow) -> bool {
+    let of_key = row.scope == GapScope::Key.as_str() || row.scope == GapScope::Version.as_str();
+    of_key && !row.object.key.is_empty()
+}
+
+fn keys_of(intent: &v1::Intent) -> Vec<bytes::Bytes> {
+    if !intent.keys.is_empty() {
+        return intent.keys.clone();
+    }
+    let key = intent.object.as_ref().map(|object| object.key.clone()).unwrap_or_default();
+    if key.is_empty() { Vec::new() } else { vec![key] }
+}
+
+pub(crate) fn gap_key(domain: DomainId, id: u64) -> Vec<u8> {
+    KeyBytes::letter(b'g', domain).number(id).0
+}
+
+/// Open gaps of a binding.
+pub(crate) fn open_keys(domain: DomainId, binding: &str) -> Keys {
+    KeyBytes::letter(b'o', domain).text(binding.as_bytes()).keys()
+}
+
+fn open_key(domain: DomainId, binding: &str, id: u64) -> Vec<u8> {
+    KeyBytes::letter(b'o', domain).text(binding.as_bytes()).number(id).0
+}
+
+/// Gaps of a domain whose settling time runs, by their end's tick.
+pub(crate) fn unsettled_keys(domain: DomainId) -> Keys {
+    KeyBytes::letter(b's', domain).keys()
+}
+
+/// The end's tick within a key of [`unsettled_keys`].
+pub(crate) fn unsettled_tick(key: &[u8]) -> u64 {
+    key.get(5..13).and_then(|tick| tick.try_into().ok()).map_or(0, u64::from_be_bytes)
+}
+
+fn unsettled_key(domain: DomainId, end: u64, id: u64) -> Vec<u8> {
+    KeyBytes::letter(b's', domain).number(end).number(id).0
+}
+
+fn operation_key(domain: DomainId, session: &[u8], operation: u64) -> KeyBytes {
+    KeyBytes::letter(b'p', domain).bytes(session).number(operation)
+}
+
+fn lapse_key(domain: DomainId, session: &[u8], lapse: u64) -> Vec<u8> {
+    KeyBytes::letter(b'l', domain).bytes(session).number(lapse).0
+}
+
+/// Open intents of one session.
+pub(crate) fn session_intent_keys(domain: DomainId, session: &[u8]) -> Keys {
+    KeyBytes::letter(b'I', domain).bytes(session).keys()
+}
+
+/// Lapses of one session that last.
+pub(crate) fn session_lapse_keys(domain: DomainId, session: &[u8]) -> Keys {
+    KeyBytes::letter(b'l', domain).bytes(session).keys()
+}
+
+/// Lapses of a domain that last.
+pub(crate) fn lapse_keys(domain: DomainId) -> Keys {
+    KeyBytes::letter(b'l', domain).keys()
+}
+
+/// The session within a key of [`lapse_keys`].
+pub(crate) fn lapse_session(key: &[u8]) -> &[u8] {
+    intent_session(key)
+}
+
+pub(crate) fn at_key(at: &Address, id: u64) -> Vec<u8> {
+    KeyBytes::letter(b'k', at.domain).bytes(&at.stem().0).number(id).0
+}
+
+fn intent_key(domain: DomainId, session: &[u8], operation: u64) -> Vec<u8> {
+    KeyBytes::letter(b'I', domain).bytes(session).number(operation).0
+}
+
+/// Open intents of a domain.
+pub(crate) fn intent_keys(domain: DomainId) -> Keys {
+    KeyBytes::letter(b'I', domain).keys()
+}
+
+/// The session within a key of [`intent_keys`].
+pub(crate) fn intent_session(key: &[u8]) -> &[u8] {
+    key.get(5..key.len().saturating_sub(8)).unwrap_or_default()
+}
+
+fn intent_at_key(at: &Address, session: &[u8], operation: u64) -> Vec<u8> {
+    KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0).bytes(session).number(operation).0
+}
+
+fn intent_upload_key(
+    domain: DomainId,
+    object: &v1::ObjectRef,
+    upload_id: &str,
+    session: &[u8],
+    operation: u64,
+) -> Vec<u8> {
+    let stem = bucket(domain, &object.provider, &object.bucket).text(upload_id.as_bytes());
+    KeyBytes(vec![b'i']).bytes(&stem.0).bytes(session).number(operation).0
+}
