@@ -357,6 +357,14 @@ impl Index {
         Ok(len)
     }
 
+    /// Everything in it, to compare two of them.
+    #[cfg(test)]
+    pub(crate) fn dump(&self) -> Vec<(&'static str, Vec<Pair>)> {
+        let pairs =
+            |family: &Family| self.scan(*family, &Keys::all()).map(|pair| pair.expect("a whole index")).collect();
+        self.families.iter().map(|family| (family.0, pairs(family))).collect()
+    }
+
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, IndexError> {
         Ok(self.db.get_cf(self.handle(family), key)?)
     }

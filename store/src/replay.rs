@@ -226,3 +226,6 @@ pub(crate) fn put(batch: &mut Batch<'_>, place: Place, record: &Record, payload:
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
