@@ -80,17 +80,19 @@ fn a_full_journal_becomes_one_gap_of_the_bucket_and_never_outgrows_its_bound() {
 #[test]
 fn many_full_buckets_become_one_gap_of_the_binding() {
     let journal = Journal::in_memory();
-    let long = "k".repeat(100_000);
-    for n in 1..200 {
-        journal.keep(key(7, n), lost(&format!("b{n}"), &long, n));
-        assert!(journal.len() <= LIVE_LEN_MAX);
+    let bucket = |n: u64| format!("{n}{}", "b".repeat(50_000));
+    for session in [7, 8] {
+        for n in 1..200 {
+            journal.keep(key(session, n), lost(&bucket(n), "k", n));
+            assert!(journal.len() <= LIVE_LEN_MAX);
+        }
     }
-    for n in 1..200 {
-        journal.keep(key(8, n), lost(&format!("b{n}"), &long, n));
-        assert!(journal.len() <= LIVE_LEN_MAX);
-    }
-    let left = all(&journal);
-    assert!(left.iter().any(|(_, outcome)| matches!(outcome, Outcome::Gap(gap) if gap.scope == "Binding")));
+    let of_binding = |(key, outcome): &(Key, Outcome)| match outcome {
+        Outcome::Gap(gap) if gap.scope == "Binding" => Some((key.session[0], gap.head.unwrap().counter)),
+        _ => None,
+    };
+    let folded: Vec<_> = all(&journal).iter().filter_map(of_binding).collect();
+    assert!(folded.contains(&(7, 1)) && folded.contains(&(8, 1)), "one for each life, from its first on: {folded:?}");
 }
 
 #[test]

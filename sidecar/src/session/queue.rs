@@ -21,8 +21,8 @@ const LETTERS_LEN_MAX: usize = 4 * 1024 * 1024;
 /// Letters held at once, in full or as a reference to the journal: bounds what empty letters cost.
 const LETTERS_MAX: usize = 16 * 1024;
 
-/// What a letter costs beside its message.
-const LETTER_OVERHEAD: usize = 256;
+/// What a letter costs in memory beyond the length of its message on the wire.
+const LETTER_OVERHEAD: usize = 1024;
 
 /// Entries of earlier lives that are told again at the same time: so many are copied out of the journal.
 const REPLAYS_MAX: usize = 64;
