@@ -163,6 +163,9 @@ impl Live {
         match end {
             End::Closed => Outcome::Closed,
             End::Elsewhere => {
+                for side in [Side::Client, Side::Cloud] {
+                    self.watch.ended(side, true); // all of it was seen: else the copy would take it for lost
+                }
                 let held = self.watch.forward.take().map(Forward::into_held).unwrap_or_default();
                 Outcome::Elsewhere(self.client, held)
             }
