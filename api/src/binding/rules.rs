@@ -322,3 +322,6 @@ fn is_bucket_name(name: &str) -> bool {
         && name.bytes().all(allowed)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
+
+#[cfg(test)]
+mod tests;
