@@ -218,7 +218,7 @@ async fn overlapping_writers_are_in_doubt_until_a_sighting_decides() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_waits_for_its_settling_time() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path(), &["--settle", "400ms"]).await;
+    let server = Server::start(dir.path(), &["--settle", "2s"]).await;
     let client = server.client("shop").await;
     let mut session = client.session(hello("photos", 1)).await.unwrap();
     let key = || object(A, "photos", "k");
@@ -234,7 +234,7 @@ async fn a_lost_answer_waits_for_its_settling_time() {
     };
     let tick = accepted(session.say(Up::Gap(gap)).await);
     session.hear_tick(tick).await;
-    accepted(session.head(key(), "e0").await);
+    let tick = accepted(session.head(key(), "e0").await);
     assert_eq!(client.gaps().await.len(), 1, "a HEAD at once proves nothing");
     session.hear_tick(tick + 1).await; // nothing else commits: this is the word that it has settled
     accepted(session.head(key(), "e0").await);
