@@ -246,6 +246,7 @@ impl Teller {
             offset: window.offset,
             body: Some(content.into()),
             metadata: Some(began.attributes.map(record::metadata).unwrap_or_default()),
+            version_was_asked: began.version_was_asked,
             ..v1::ObservedRead::default()
         };
         let working = self.ctx.work();
