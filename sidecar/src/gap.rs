@@ -117,11 +117,22 @@ pub fn told_again(outcome: Outcome) -> Message {
 
 /// Provider and bucket that an outcome speaks of; the bucket is empty where it speaks of the whole binding.
 pub fn place_of(outcome: &Outcome) -> Option<v1::ObjectRef> {
-    let recorded = match outcome {
-        Outcome::Gap(gap) => return gap.object.clone(),
-        Outcome::Recorded(recorded) => recorded,
-    };
-    match recorded.writes.first()?.change.as_ref()? {
+    match outcome {
+        Outcome::Gap(gap) => gap.object.clone(),
+        Outcome::Recorded(recorded) => object_of(recorded.writes.first()?),
+    }
+}
+
+/// The object that a write changed; `None` for what changes none before an upload is completed.
+pub fn changed(write: &v1::Write) -> Option<v1::ObjectRef> {
+    match write.change.as_ref()? {
+        Change::CreateUpload(_) | Change::Part(_) | Change::PartCopy(_) | Change::Abort(_) => None,
+        _ => object_of(write),
+    }
+}
+
+fn object_of(write: &v1::Write) -> Option<v1::ObjectRef> {
+    match write.change.as_ref()? {
         Change::Put(write) => write.object.clone(),
         Change::CreateUpload(write) => write.object.clone(),
         Change::Part(write) => write.object.clone(),

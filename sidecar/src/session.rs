@@ -135,7 +135,7 @@ impl Sessions {
     }
 
     /// Waits until the store has receipted everything that was told, or is away while the journal has it in a
-    /// file; at most until `deadline`.
+    /// file; at most until `deadline`. What is then not receipted is in the journal.
     pub async fn flush(&self, deadline: Instant) -> Flushed {
         let sessions: Vec<_> = self.open().sessions.values().cloned().collect();
         for session in &sessions {
@@ -148,7 +148,12 @@ impl Sessions {
                 }
             }
         }
-        let untold = sessions.iter().map(|session| session.queue().awaited()).sum();
+        let mut untold = 0;
+        for session in &sessions {
+            let mut queue = session.queue();
+            queue.keep_untold();
+            untold += queue.awaited();
+        }
         Flushed { untold, kept: self.journal.count() }
     }
 
@@ -262,21 +267,21 @@ impl Session {
         self.told.notify_waiters();
     }
 
-    /// A refused record is told as a gap, as the change did happen; a refused gap has no further resort.
+    /// A refused record is told as gaps, as the changes did happen; a refused gap has no further resort.
     fn refused(&self, message: Message, why: &str) {
         self.tally.refused();
         tracing::warn!(binding = self.name, why, "store: a message was refused");
-        if let Message::Recorded(recorded) = message {
-            let gap = v1::GapFound {
+        let Message::Recorded(recorded) = message else { return };
+        for object in recorded.writes.iter().filter_map(gap::changed) {
+            self.gap(v1::GapFound {
                 scope: GapScope::Key.as_str().to_owned(),
-                object: gap::place_of(&v1::journalled::Outcome::Recorded(recorded.clone())),
+                object: Some(object),
                 reason: GapReason::Unsupported.as_str().to_owned(),
                 detail: "the store refused the record".to_owned(),
                 head: recorded.head,
                 end: recorded.answer,
                 ..v1::GapFound::default()
-            };
-            self.gap(gap);
+            });
         }
     }
 

@@ -27,6 +27,7 @@ use hawser_sidecar::session::{Place, Sessions};
 use hawser_sidecar::tally::Tally;
 use hawser_sidecar::tee::{self, Side};
 use hawser_sidecar::ticks::Ticks;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 const BLOCK: usize = 16 * 1024;
@@ -439,4 +440,95 @@ async fn bytes_that_are_not_understood_are_a_lapse_until_their_connection_ends()
         .until_told("its beginning", |up| matches!(up, Up::GapOpen(open) if open.reason == "Unparsed").then_some(()))
         .await;
     store.until_told("its end", |up| matches!(up, Up::GapClose(_)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_operation_that_is_dropped_without_a_word_is_a_gap() {
+    let store = Scripted::default();
+    let serving = store.serve(free()).await;
+    let sidecar = Sidecar::start(serving.address, None);
+    let session = sidecar.sessions.of(&sidecar.bound.entries[0].binding);
+    let lost = v1::GapFound { reason: "OutcomeUnknown".into(), scope: "Key".into(), ..v1::GapFound::default() };
+    drop(session.announce(v1::Intent::default(), lost));
+    let found = store.until_told("the gap", gap).await;
+    assert_eq!(found.reason, "OutcomeUnknown");
+    assert!(found.end.unwrap().counter > 0, "it ends now");
+}
+
+/// A cloud that takes every request whole and answers 200. It stands for a real one where only the sidecar's
+/// process matters.
+async fn cloud() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while socket.read(&mut request).await.is_ok_and(|len| len > 0) {
+                    let answer = b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 0\r\n\r\n";
+                    socket.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_killed_process_leaves_its_outcomes_to_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cloud, store_at, proxy) = (cloud().await, free(), free());
+    let manifest = format!(
+        "apiVersion: hawser.dev/v1alpha1\nkind: CloudBinding\nmetadata: {{name: photos, namespace: shop}}\nspec:\n  provider: a\n  providers:\n  - {{name: a, s3: {{endpoint: \"http://{cloud}\"}}}}\n  buckets: [{{name: photos}}]\n"
+    );
+    std::fs::write(dir.path().join("binding.yaml"), manifest).unwrap();
+    let start = || {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hawser-sidecar"));
+        let at = |name: &str| dir.path().join(name);
+        command.arg("run").arg("--binding").arg(at("binding.yaml")).arg("--store").arg(format!("http://{store_at}"));
+        command.arg("--trust-dir").arg(at("trust")).arg("--state-dir").arg(at("state"));
+        command.arg("--proxy").arg(proxy.to_string()).kill_on_drop(true).spawn().unwrap()
+    };
+    let mut process = start();
+    let mut client = loop {
+        match tokio::net::TcpStream::connect(proxy).await {
+            Ok(client) => break client,
+            Err(_) => assert!(process.try_wait().unwrap().is_none(), "it ended at once"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    for key in ["a", "b"] {
+        let request =
+            format!("PUT http://{cloud}/photos/{key} HTTP/1.1\r\nHost: {cloud}\r\nContent-Length: 2\r\n\r\nok");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 64];
+        assert!(client.read(&mut answer).await.unwrap() > 0);
+    }
+    let journal = dir.path().join("state").join("journal");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::fs::metadata(&journal).map_or(0, |file| file.len()) < 200 {
+        assert!(Instant::now() < deadline, "both outcomes are kept");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    process.kill().await.unwrap();
+
+    let store = Scripted::default();
+    let _serving = store.serve(store_at).await;
+    let _process = start();
+    let keys = |heard: &[Heard]| {
+        let told: Vec<_> = heard
+            .iter()
+            .filter_map(|heard| match heard {
+                Heard::Told(_, v1::ControlUp { message: Some(Up::Journalled(told)), .. }) => told.outcome.clone(),
+                _ => None,
+            })
+            .map(|outcome| hawser_sidecar::gap::place_of(&outcome).unwrap().key)
+            .collect();
+        (told.len() >= 2).then_some(told)
+    };
+    assert_eq!(store.until("both outcomes", keys).await, ["a", "b"]);
+    while std::fs::metadata(&journal).unwrap().len() > 8 {
+        assert!(Instant::now() < deadline, "what is receipted is forgotten");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use hawser_api::v1;
@@ -22,6 +23,10 @@ use super::{Entry, JOURNAL_LEN_MAX, Key, message};
 
 const MAGIC: [u8; 8] = *b"hawserJ1";
 const HEAD_LEN: usize = 12;
+
+/// Names of buckets and keys are in it: nobody else's to read.
+const MODE: u32 = 0o600;
+
 const KEEP: u8 = 1;
 const DONE: u8 = 2;
 
@@ -64,7 +69,7 @@ impl File {
     pub(super) fn open(dir: &Path) -> io::Result<(File, Vec<Line>)> {
         std::fs::create_dir_all(dir)?;
         let path = dir.join("journal");
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(MODE).open(&path)?;
         let mut bytes = Vec::new();
         (&mut file).take(JOURNAL_LEN_MAX as u64).read_to_end(&mut bytes)?;
         let (lines, len) = read(&bytes);
@@ -102,7 +107,7 @@ impl File {
             bytes.extend(encode(&Line::Keep(*key, entry.clone())));
         }
         let beside = self.path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&beside)?;
         file.write_all(&bytes)?;
         std::fs::rename(&beside, &self.path)?;
         *self = File { path: self.path.clone(), file, len: bytes.len() };

@@ -186,16 +186,20 @@ impl Queue {
 
     /// The store went away: from here on the journal has what is told.
     pub(super) fn fell_silent(&mut self) {
-        if !std::mem::take(&mut self.speaking) {
-            return;
+        if std::mem::take(&mut self.speaking) {
+            self.keep_untold();
         }
-        let unheard: Vec<_> = self
+    }
+
+    /// Keeps what is not receipted: nobody may be there to tell it later.
+    pub(super) fn keep_untold(&mut self) {
+        let untold: Vec<_> = self
             .letters
             .iter()
             .filter(|(_, letter)| letter.replays.is_none())
             .filter_map(|(sequence, letter)| Some((*sequence, gap::kept_form(letter.message.as_ref()?)?)))
             .collect();
-        for (sequence, kept) in unheard {
+        for (sequence, kept) in untold {
             self.keep(sequence, Some(kept));
         }
     }

@@ -107,7 +107,16 @@ impl Scripted {
     pub async fn serve(&self, address: SocketAddr) -> Serving {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let service = CaptureServer::new(self.clone());
-        let listening = runtime.spawn(async move { TcpListener::bind(address).await.unwrap() });
+        // The one before it may take a moment to let the address go.
+        let listening = runtime.spawn(async move {
+            for _ in 0..500 {
+                if let Ok(listener) = TcpListener::bind(address).await {
+                    return listener;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("{address} is not let go");
+        });
         let listener = listening.await.unwrap();
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
