@@ -372,7 +372,9 @@ fn metrics(catalog: &Catalog, service: &Service) -> Result<String, String> {
     let (intents, gaps) = (Family::default(), Family::default());
     registry.register("open_intents", "Writes without an outcome yet", intents.clone());
     registry.register("open_gaps", "What the copy is known not to know", gaps.clone());
-    let set = |gauge: &Gauge, value: u64| drop(gauge.set(i64::try_from(value).unwrap_or(i64::MAX)));
+    let set = |gauge: &Gauge, value: u64| {
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    };
     for domain in catalog.store().domains() {
         let name = || OfDomain { domain: domain.name().to_owned() };
         let sums = domain.sums().map_err(|error| causes(&error))?;

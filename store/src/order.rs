@@ -6,33 +6,33 @@
 
 /// A moment of one observer: the store's last tick that it had heard, and its own count.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// At a begin: the highest durable tick that was heard before, 0 for none. At an end: the tick of the
     /// commit, 0 while it lasts.
     #[prost(uint64, tag = "1")]
-    pub tick: u64,
+    pub(crate) tick: u64,
     /// Whose count; empty for nobody's.
     #[prost(bytes = "bytes", tag = "2")]
-    pub session: bytes::Bytes,
+    pub(crate) session: bytes::Bytes,
     /// The observer's own count, from 1.
     #[prost(uint64, tag = "3")]
-    pub counter: u64,
+    pub(crate) counter: u64,
 }
 
 /// The span within which the cloud did something.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
-pub struct Span {
+pub(crate) struct Span {
     /// Not before this.
     #[prost(message, required, tag = "1")]
-    pub begin: Mark,
+    pub(crate) begin: Mark,
     /// Not after this.
     #[prost(message, required, tag = "2")]
-    pub end: Mark,
+    pub(crate) end: Mark,
 }
 
 /// Whether `a` was over at the cloud before `b` began: it committed before a tick that `b`'s observer had
 /// heard, or one observer saw `a`'s final answer before it passed `b`'s head on.
-pub fn precedes(a: &Span, b: &Span) -> bool {
+pub(crate) fn precedes(a: &Span, b: &Span) -> bool {
     let by_tick = a.end.tick != 0 && a.end.tick <= b.begin.tick;
     let one_observer = !a.end.session.is_empty() && a.end.session == b.begin.session;
     by_tick || (one_observer && a.end.counter != 0 && a.end.counter < b.begin.counter)
@@ -40,23 +40,23 @@ pub fn precedes(a: &Span, b: &Span) -> bool {
 
 /// What a new write does to the candidates of its key: those versions that may be the cloud's current one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placing {
+pub(crate) struct Placing {
     /// It becomes a candidate: nothing known came after it.
-    pub stands: bool,
+    pub(crate) stands: bool,
     /// Indices of the candidates that it came after.
-    pub beaten: Vec<usize>,
+    pub(crate) beaten: Vec<usize>,
 }
 
 /// Places a write among the candidates of its key. `past` are versions that are no candidates any more: a
 /// write before one of them was overwritten with it, even where nothing orders it against the candidates.
-pub fn place<'a>(new: &Span, candidates: &[&Span], mut past: impl Iterator<Item = &'a Span>) -> Placing {
+pub(crate) fn place<'a>(new: &Span, candidates: &[&Span], mut past: impl Iterator<Item = &'a Span>) -> Placing {
     let beaten = (0..candidates.len()).filter(|&at| precedes(candidates[at], new)).collect();
     let overwritten = candidates.iter().any(|other| precedes(new, other)) || past.any(|other| precedes(new, other));
     Placing { stands: !overwritten, beaten }
 }
 
 /// Whether a sighting may say which of the candidates is current: it began after each of them was over.
-pub fn decides(sighting: &Span, candidates: &[&Span]) -> bool {
+pub(crate) fn decides(sighting: &Span, candidates: &[&Span]) -> bool {
     candidates.iter().all(|candidate| precedes(candidate, sighting))
 }
 

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use hawser_api::v1;
-use hawser_api::{BlockHash, Stamp};
+use hawser_api::Stamp;
 
 use crate::order::{Mark, Span};
 
@@ -229,13 +229,5 @@ pub(crate) fn bodies(write: &mut v1::Write) -> Option<&mut v1::Body> {
         v1::write::Change::Put(put) => put.body.as_mut(),
         v1::write::Change::Part(part) => part.body.as_mut(),
         _ => None,
-    }
-}
-
-/// The hashes of a run, each of them once.
-pub(crate) fn hashes(body: &v1::Body) -> Vec<BlockHash> {
-    match &body.content {
-        Some(v1::body::Content::Run(run)) => BlockHash::list(&run.hashes).unwrap_or_default(),
-        _ => Vec::new(),
     }
 }

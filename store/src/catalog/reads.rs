@@ -67,7 +67,7 @@ impl Apply<'_, '_> {
     pub(crate) fn verdict(&self, at: &Address, seen: &Seen<'_>, span: &Span) -> Result<Verdict, IndexError> {
         let head = self.head(at)?;
         let candidates = self.candidates(at, &head)?;
-        if !candidates.iter().all(|row| order::precedes(&row.span, span)) {
+        if !decides(&candidates, span) {
             return Ok(Verdict::Nothing); // it may have looked before one of them
         }
         let gaps = self.gaps_at(at)?;
@@ -175,6 +175,9 @@ impl Apply<'_, '_> {
         (new.row.etag, new.row.version_id) = (read.etag.clone(), read.version_id.clone());
         new.row.last_modified = read.last_modified.clone();
         self.learn(&at, &new)?;
+        if read.version_was_asked {
+            return Ok(());
+        }
         let fits = self.fits(&at, &span)?;
         let head = self.head(&at)?;
         let candidates = self.candidates(&at, &head)?;
@@ -239,7 +242,7 @@ impl Apply<'_, '_> {
     fn fits(&self, at: &Address, span: &Span) -> Result<bool, IndexError> {
         let head = self.head(at)?;
         let candidates = self.candidates(at, &head)?;
-        Ok(candidates.iter().all(|row| order::precedes(&row.span, span)) && !self.has_intent(at)?)
+        Ok(decides(&candidates, span) && !self.has_intent(at)?)
     }
 
     fn closable_by_read(&self, gap: &GapRow, span: &Span, etag: &str) -> bool {
@@ -277,6 +280,11 @@ impl Apply<'_, '_> {
         }
         Ok(())
     }
+}
+
+fn decides(candidates: &[VersionRow], sighting: &Span) -> bool {
+    let spans: Vec<&Span> = candidates.iter().map(|row| &row.span).collect();
+    order::decides(sighting, &spans)
 }
 
 /// The extents of a read, its parts apart where the reader knows them and its blocks allow.

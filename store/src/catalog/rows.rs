@@ -360,16 +360,12 @@ pub(crate) struct UploadRow {
     pub(crate) key: Bytes,
     #[prost(message, required, tag = "2")]
     pub(crate) metadata: v1::Metadata,
-    /// Of the last part, for its expiry.
+    /// Of the last part, for its expiry; 0 once it was aborted.
     #[prost(int64, tag = "3")]
     pub(crate) touched_unix: i64,
     /// A Complete that waits for parts whose records have not come yet.
     #[prost(message, optional, tag = "4")]
     pub(crate) waiting: Option<WaitingComplete>,
-    #[prost(bool, tag = "5")]
-    pub(crate) aborted: bool,
-    #[prost(string, tag = "6")]
-    pub(crate) binding: String,
 }
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct WaitingComplete {

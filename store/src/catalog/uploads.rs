@@ -23,7 +23,6 @@ impl Apply<'_, '_> {
             key: object.key.clone(),
             metadata: create.metadata.unwrap_or_default(),
             touched_unix: self.unix,
-            binding: self.binding.clone(),
             ..UploadRow::default()
         };
         let key = upload_key(self.domain, &object, &create.upload_id);
@@ -187,8 +186,8 @@ impl Apply<'_, '_> {
         let Some(object) = abort.object else { return Ok(()) };
         let key = upload_key(self.domain, &object, &abort.upload_id);
         if let Some(mut upload) = self.batch.row::<UploadRow>(UPLOADS, &key)? {
-            // A Complete that won against it may still be told; its parts stay until they expire.
-            upload.aborted = true;
+            // A Complete that won against it may still be told: its parts stay until the next collection.
+            upload.touched_unix = 0;
             self.put(UPLOADS, &key, &upload);
         }
         Ok(())
