@@ -320,8 +320,9 @@ impl Exchanges {
     pub fn is_at_rest(&self) -> bool {
         let client = match &self.client {
             Client::Head { gather, .. } => gather.is_empty(),
+            Client::Declined { held, .. } => held.is_empty(),
             Client::Ended => true,
-            Client::Body { .. } | Client::Declined { .. } => false,
+            Client::Body { .. } => false,
         };
         self.over || (client && self.waiting.is_empty())
     }
@@ -355,9 +356,15 @@ impl Exchanges {
                 }
                 Client::Declined { exchange, framing, held } => {
                     let (exchange, framing) = (*exchange, *framing);
-                    held.extend_from_slice(piece.bytes()?);
-                    let Some(another) = begins_a_request(held) else { return Ok(()) };
-                    *piece = Piece::Bytes(held.split().freeze());
+                    let bytes = piece.bytes()?;
+                    if !held.is_empty() {
+                        held.extend_from_slice(bytes);
+                        *bytes = held.split().freeze();
+                    }
+                    let Some(another) = begins_a_request(bytes) else {
+                        held.extend_from_slice(bytes);
+                        return Ok(());
+                    };
                     if another {
                         out.push(Event::RequestBroken { exchange });
                         self.sent(exchange);

@@ -204,6 +204,7 @@ impl Gather {
             match held {
                 [b'\n', ..] => return Some(1),
                 [b'\r', b'\n', ..] => return Some(2),
+                [b'\r'] => return None,
                 _ => {}
             }
         }
@@ -263,9 +264,15 @@ mod tests {
     #[test]
     fn a_trailer_can_be_an_empty_line_alone() {
         for (wire, rest) in [(&b"\r\nrest"[..], &b"rest"[..]), (b"x-a: 1\r\n\r\nrest", b"rest"), (b"\nrest", b"rest")] {
-            let mut bytes = Bytes::copy_from_slice(wire);
-            assert!(Gather::trailer().take(&mut bytes).unwrap().is_some());
-            assert_eq!(&bytes[..], rest);
+            for step in 1..=wire.len() {
+                let (mut gather, mut left, mut ended) = (Gather::trailer(), Vec::new(), false);
+                for piece in wire.chunks(step) {
+                    let mut bytes = Bytes::copy_from_slice(piece);
+                    ended = ended || gather.take(&mut bytes).unwrap().is_some();
+                    left.extend_from_slice(&bytes);
+                }
+                assert_eq!(left, rest, "{step} at a time");
+            }
         }
     }
 

@@ -154,7 +154,7 @@ fn rows() -> Vec<(&'static str, Vec<Act>, &'static str)> {
         (
             "body whole after the cloud's end",
             vec![PUT, C("bo"), CloudEnds, C("dy")],
-            "request0 PUT | >0:bo | >0:dy | sent0 | unanswered0",
+            "request0 PUT | >0:body | sent0 | unanswered0",
         ),
         ("half-closed by the client", vec![GET, ClientEnds, OK], "request0 GET | sent0 | answer0 200 | end0"),
         (

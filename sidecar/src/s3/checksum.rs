@@ -119,7 +119,7 @@ mod tests {
         let rows = [
             ("x-amz-checksum-crc32: y/Q5Jg==\r\n", true),
             ("x-amz-checksum-crc32c: 4waSgw==\r\n", true),
-            ("x-amz-checksum-crc64nvme: rosUhgp5mYg=\r\n", true),
+            ("x-amz-checksum-crc64nvme: rosUhgp5mIg=\r\n", true),
             ("content-md5: JfnnlDI7RTiF9RgfG2JNCw==\r\n", true),
             ("x-amz-checksum-crc32: y/Q5Jw==\r\n", false),
             ("x-amz-checksum-crc64nvme: AAAAAAAAAAA=\r\n", false),

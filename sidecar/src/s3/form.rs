@@ -60,9 +60,11 @@ impl Form {
             if self.state == State::Fields {
                 return if self.held.len() > FIELDS_MAX { Err(GapReason::TooLarge) } else { Ok(()) };
             }
-            bytes = self.held.split().freeze();
+            // What is held now came with this piece, as the file's head ends in it.
+            bytes = bytes.split_off(bytes.len() - self.held.len());
+            self.held.clear();
         }
-        if self.state == State::File {
+        if self.state == State::File && !bytes.is_empty() {
             self.take_file(bytes, &mut give);
         }
         Ok(())
@@ -146,25 +148,45 @@ impl Form {
         Ok(true)
     }
 
-    fn take_file(&mut self, bytes: Bytes, give: &mut impl FnMut(Bytes)) {
-        let bytes = if self.held.is_empty() {
-            bytes
-        } else {
-            self.held.extend_from_slice(&bytes);
-            self.held.split().freeze()
-        };
-        let content = match find(&bytes, &self.delimiter) {
+    /// Looks for the delimiter; what is held back is shorter than it, and only that is ever copied.
+    fn take_file(&mut self, mut bytes: Bytes, give: &mut impl FnMut(Bytes)) {
+        if !self.held.is_empty() {
+            let seam = bytes.len().min(self.delimiter.len() - 1);
+            let held = self.held.len();
+            self.held.extend_from_slice(&bytes[..seam]);
+            let joined = self.held.split().freeze();
+            if let Some(end) = find(&joined, &self.delimiter) {
+                self.state = State::After;
+                return self.give(joined.slice(..end), give);
+            }
+            if seam == bytes.len() {
+                let begun = self.begun(&joined);
+                self.held.extend_from_slice(&joined[joined.len() - begun..]);
+                return self.give(joined.slice(..joined.len() - begun), give);
+            }
+            self.give(joined.slice(..held), give);
+        }
+        match find(&bytes, &self.delimiter) {
             Some(end) => {
                 self.state = State::After;
-                bytes.slice(..end)
+                bytes.truncate(end);
             }
             None => {
-                let longest = bytes.len().min(self.delimiter.len() - 1);
-                let begun = (1..=longest).rev().find(|len| bytes.ends_with(&self.delimiter[..*len])).unwrap_or(0);
+                let begun = self.begun(&bytes);
                 self.held.extend_from_slice(&bytes[bytes.len() - begun..]);
-                bytes.slice(..bytes.len() - begun)
+                bytes.truncate(bytes.len() - begun);
             }
-        };
+        }
+        self.give(bytes, give);
+    }
+
+    /// How many bytes at the end may be the delimiter's beginning.
+    fn begun(&self, bytes: &[u8]) -> usize {
+        let longest = bytes.len().min(self.delimiter.len() - 1);
+        (1..=longest).rev().find(|len| bytes.ends_with(&self.delimiter[..*len])).unwrap_or(0)
+    }
+
+    fn give(&mut self, content: Bytes, give: &mut impl FnMut(Bytes)) {
         if !content.is_empty() {
             self.length += content.len() as u64;
             give(content);

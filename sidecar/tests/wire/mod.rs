@@ -1,5 +1,5 @@
 //! Two ends of a connection that do what a script says, and write down what they see: every byte, and the end.
-#![allow(clippy::unwrap_used, dead_code)]
+#![allow(clippy::unwrap_used, dead_code, missing_docs, unreachable_pub)]
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -119,6 +119,9 @@ impl Line {
             }
         }
         self.seen.alpn = tls.alpn_protocol().map(<[u8]>::to_vec);
+        // Content that came in the same packet as the last handshake message.
+        self.notified = tls.process_new_packets()?.peer_has_closed();
+        let _ = tls.reader().read_to_end(&mut self.seen.received);
         Ok(())
     }
 
