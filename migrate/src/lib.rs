@@ -20,43 +20,57 @@ pub mod verify;
 
 use std::sync::Arc;
 
+use hawser_api::v1;
+
 use failure::{Exit, Failure};
 use flags::Command;
 use progress::{Progress, Report};
 use run::Run;
 use store::lease;
 
+/// How a command ends.
+type Outcome = Result<(Exit, Report), Failure>;
+
 /// Does what the command line says and prints how it ended.
 pub async fn run(command: &Command) -> Exit {
     let progress = Arc::new(Progress::new(command.options().json));
-    let outcome = tokio::select! {
-        outcome = work(command, &progress) => outcome,
-        () = run::signal() => Err(Failure::Stopped),
-    };
+    let outcome = work(command, &progress).await;
     progress.end(outcome)
 }
 
-async fn work(command: &Command, progress: &Arc<Progress>) -> Result<(Exit, Report), Failure> {
+async fn work(command: &Command, progress: &Arc<Progress>) -> Outcome {
     let run = Arc::new(Run::prepare(command.options()).await?);
-    if let Command::Verify(_) = command {
-        return verify::run(&run, progress).await; // changes nothing, so it needs no lease
+    match command {
+        Command::Verify(_) if run.asks_for_source() => unfenced(verify::run(&run, progress, run.source()?)).await,
+        Command::Verify(_) => unfenced(verify::run(&run, progress, run.target()?)).await,
+        // What differs is what it would fetch.
+        Command::Backfill(_) if run.dry_run => unfenced(verify::run(&run, progress, run.source()?)).await,
+        Command::Backfill(_) => fenced(&run, progress, async |lease| backfill::run(&run, lease, progress).await).await,
+        Command::Replicate(_) => fenced(&run, progress, async |lease| replicate::run(&run, lease, progress).await).await,
     }
+}
+
+/// Works without the lease: it changes nothing.
+async fn unfenced(work: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        outcome = work => outcome,
+        () = run::signal() => Err(Failure::Stopped),
+    }
+}
+
+/// Works under the binding's lease and stops at once when it is lost: dropping `work` stops every request
+/// that it has under way.
+async fn fenced(
+    run: &Run,
+    progress: &Progress,
+    work: impl AsyncFnOnce(&v1::Lease) -> Outcome,
+) -> Outcome {
     let waiting = || progress.note("another migration of this binding holds the lease: waiting for its end");
     let held = lease::acquire(&run.store, run.binding.name(), waiting).await?;
-    let outcome = {
-        let work = async {
-            match command {
-                Command::Backfill(_) => backfill::run(&run, &held.lease, progress).await,
-                Command::Replicate(_) => replicate::run(&run, &held.lease, progress).await,
-                Command::Verify(_) => verify::run(&run, progress).await,
-            }
-        };
-        // Dropping `work` stops every request that it has under way.
-        tokio::select! {
-            outcome = work => outcome,
-            failure = held.lost() => Err(failure),
-            () = run::signal() => Err(Failure::Stopped),
-        }
+    let outcome = tokio::select! {
+        outcome = work(&held.lease) => outcome,
+        failure = held.lost() => Err(failure),
+        () = run::signal() => Err(Failure::Stopped),
     };
     if !matches!(outcome, Err(Failure::Fenced(_))) {
         held.release(&run.store).await;

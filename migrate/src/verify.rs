@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use hawser_api::ObjectKey;
-use hawser_api::binding::Conflicts;
+use hawser_api::binding::{Conflicts, Provider};
 use hawser_api::v1;
 
 use crate::cloud::{Cloud, Fault, Place};
@@ -53,9 +53,8 @@ impl Verdict {
 }
 
 /// The command.
-pub async fn run(run: &Run, progress: &Progress) -> Result<(Exit, Report), Failure> {
+pub async fn run(run: &Run, progress: &Progress, provider: &Provider) -> Result<(Exit, Report), Failure> {
     let in_force = run.source()?.id().to_string();
-    let provider = if run.asks_for_source() { run.source()? } else { run.target()? };
     let cloud = run.cloud(provider)?;
     progress.phase("Verifying", &format!("comparing {} with the store", provider.name));
     let names = ("", provider.name.as_str());

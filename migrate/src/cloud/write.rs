@@ -11,6 +11,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::read::{bare, quoted, version};
 use super::{Cloud, Fault, Place};
 
+const CONTENT_ENCODING: &str = "content-encoding";
+
 /// What must be true of the object when the write takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guard {
@@ -68,6 +70,7 @@ impl Cloud {
             .bucket(&place.bucket)
             .key(place.text()?)
             .content_length(len as i64)
+            .set_content_encoding(encoding(&carried.headers))
             .set_tagging(tagging(&carried.tags))
             .body(ByteStream::new(body));
         request = match guard {
@@ -95,6 +98,7 @@ impl Cloud {
             .create_multipart_upload()
             .bucket(&place.bucket)
             .key(place.text()?)
+            .set_content_encoding(encoding(&carried.headers))
             .set_tagging(tagging(&carried.tags))
             .customize()
             .mutate_request(move |request| set(request, &headers))
@@ -255,12 +259,17 @@ impl Cloud {
 
 /// Headers go out as they came in: dates unparsed, metadata in its own bytes.
 fn set(request: &mut HttpRequest, headers: &BTreeMap<String, Vec<u8>>) {
-    for (name, value) in headers {
+    for (name, value) in headers.iter().filter(|(name, _)| *name != CONTENT_ENCODING) {
         // What is not UTF-8 cannot be signed; it would show as a difference when the target is verified.
         if let Ok(value) = String::from_utf8(value.clone()) {
             let _ = request.headers_mut().try_insert(name.clone(), value);
         }
     }
+}
+
+/// The SDK adds `aws-chunked` to this one, so it has to know it.
+fn encoding(headers: &BTreeMap<String, Vec<u8>>) -> Option<String> {
+    headers.get(CONTENT_ENCODING).map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 /// Tags in the form of `x-amz-tagging`.

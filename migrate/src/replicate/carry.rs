@@ -149,6 +149,7 @@ impl Carry {
         let step = match (wanted, record) {
             (_, Record::Newer) => Step::End(End::Newer),
             (_, Record::Same) => Step::End(End::There),
+            (Wanted::Object, _) if unfinished => Step::Look, // it may have arrived: not sent again blindly
             (Wanted::Object, Record::Nothing | Record::Gone) if guards.create => {
                 Step::Send { when: When::Absent, guarded: true }
             }
@@ -232,7 +233,8 @@ mod tests {
     /// Follows the seen things and gives the end, together with the unguarded writes on the way.
     fn follow(wanted: Wanted, record: Record, guards: Guards, conflicts: Conflicts, seen: Vec<Seen>) -> (Step, u32) {
         let mut unguarded = 0;
-        let mut carry = Carry::begin(wanted, record, guards, conflicts, true);
+        let unfinished = matches!(seen.first(), Some(Head(_)));
+        let mut carry = Carry::begin(wanted, record, guards, conflicts, unfinished);
         for seen in seen {
             if let Step::Send { guarded: false, .. } | Step::Delete { guarded: false, .. } = carry.step {
                 unguarded += 1;
@@ -250,6 +252,19 @@ mod tests {
             ("a new object", Object, Record::Nothing, ALL, Stop, vec![Written], End::Sent, 0),
             ("a new object without guards", Object, Record::Nothing, NONE, Stop, vec![Head(None), Written], End::Sent, 1),
             ("busy once", Object, Record::Nothing, ALL, Stop, vec![Busy, Written], End::Sent, 0),
+            ("unfinished, arrived", Object, Record::Nothing, ALL, Stop, vec![there("x"), Equal(true)], End::Adopted, 0),
+            ("unfinished, not arrived", Object, Record::Nothing, ALL, Stop, vec![Head(None), Written], End::Sent, 0),
+            ("unfinished, ours of before", Object, older(), ALL, Stop, vec![there("ours"), Written], End::Sent, 0),
+            (
+                "unfinished, of what the source had before",
+                Object,
+                Record::Nothing,
+                ALL,
+                Stop,
+                vec![there("x"), Equal(false), Recorded(true), Written],
+                End::Sent,
+                0,
+            ),
             ("there already", Object, Record::Same, ALL, Stop, vec![], End::There, 0),
             ("ours, older", Object, older(), ALL, Stop, vec![Written], End::Sent, 0),
             ("ours, older, no guards", Object, older(), NONE, Stop, vec![there("ours"), Written], End::Sent, 1),

@@ -18,6 +18,8 @@ use crate::store::refusal;
 
 /// An ETag that no object of ours has.
 const NO_ETAG: &str = "00000000000000000000000000000000";
+/// Length of a scratch object.
+const LEN: u64 = 6;
 
 /// What is known of the target before the first byte.
 #[derive(Debug, Default)]
@@ -149,44 +151,58 @@ fn unwritable(cloud: &Cloud, target: &Target, fault: Fault) -> Failure {
     fault.failure(&cloud.name, &format!("write a scratch object into {}", target.name))
 }
 
-/// Measures on scratch objects what the service honours, and clears them away.
+/// Measures on scratch objects what the service honours, and clears them away. A condition holds only where
+/// the service takes it when it is true and refuses it when it is not.
 async fn probe(cloud: &Cloud, bucket: &str, ready: &mut Ready) -> Result<(), Fault> {
-    let place = scratch(bucket);
-    let mut written = vec![put(cloud, &place, &Guard::None).await?];
-    let first = written[0].etag.clone();
+    let (single, parts) = (scratch(bucket), scratch(bucket));
+    let (mut written, mut uploaded) = (Vec::new(), Vec::new());
+    let wrong = Guard::Is(NO_ETAG.to_owned());
 
-    let created = note(put(cloud, &place, &Guard::Absent).await, &mut written);
-    let replaced = note(put(cloud, &place, &Guard::Is(NO_ETAG.to_owned())).await, &mut written);
-    // Only a service that refuses the wrong and takes the right one honours it.
-    let current = written.last().map_or(first, |written| written.etag.clone());
-    let taken = note(put(cloud, &place, &Guard::Is(current)).await, &mut written);
-    ready.put = Guards { create: !created, replace: !replaced && taken, delete: false };
-    ready.tags_with_put = cloud.tags(&place).await.ok().flatten().is_none_or(|there| there == probe_tags());
+    let taken = note(put(cloud, &single, &Guard::Absent).await, &mut written);
+    if !taken {
+        written.push(put(cloud, &single, &Guard::None).await?); // not even so: the bucket cannot be written
+    }
+    ready.put.create = taken && refused(put(cloud, &single, &Guard::Absent).await, &mut written);
+    ready.put.replace = refused(put(cloud, &single, &wrong).await, &mut written)
+        && note(put(cloud, &single, &Guard::Is(last(&written))).await, &mut written);
 
-    let created = note(multipart(cloud, &place, &Guard::Absent).await, &mut written);
-    let replaced = note(multipart(cloud, &place, &Guard::Is(NO_ETAG.to_owned())).await, &mut written);
-    let current = written.last().map(|written| written.etag.clone()).unwrap_or_default();
-    let taken = note(multipart(cloud, &place, &Guard::Is(current)).await, &mut written);
-    ready.complete = Guards { create: !created, replace: !replaced && taken, delete: false };
-    ready.tags_with_upload =
-        !taken || cloud.tags(&place).await.ok().flatten().is_none_or(|there| there == probe_tags());
+    let taken = note(multipart(cloud, &parts, &Guard::Absent).await, &mut uploaded);
+    if !taken {
+        uploaded.push(multipart(cloud, &parts, &Guard::None).await?);
+    }
+    ready.complete.create = taken && refused(multipart(cloud, &parts, &Guard::Absent).await, &mut uploaded);
+    ready.complete.replace = refused(multipart(cloud, &parts, &wrong).await, &mut uploaded)
+        && note(multipart(cloud, &parts, &Guard::Is(last(&uploaded))).await, &mut uploaded);
 
-    let deleted = note(cloud.delete(&place, &Guard::Is(NO_ETAG.to_owned())).await, &mut written);
-    ready.put.delete = !deleted;
-    ready.complete.delete = !deleted;
-    clear(cloud, &place, &written).await;
+    let guarded = refused(cloud.delete(&single, &wrong).await, &mut written)
+        && note(cloud.delete(&single, &Guard::Is(last(&written))).await, &mut written);
+    (ready.put.delete, ready.complete.delete) = (guarded, guarded);
+
+    let tagged = Carried { headers: BTreeMap::new(), tags: probe_tags() };
+    let took = note(cloud.put(&single, body(), LEN, &tagged, &Guard::None).await, &mut written);
+    ready.tags_with_put = took && has_tags(cloud, &single).await;
+    let took = note(complete(cloud, &parts, &tagged, &Guard::None).await, &mut uploaded);
+    ready.tags_with_upload = took && has_tags(cloud, &parts).await;
+
+    clear(cloud, &single, &written).await;
+    clear(cloud, &parts, &uploaded).await;
     Ok(())
 }
 
-/// Whether a conditional write went through.
+/// Whether a write went through; what it wrote is cleared away later.
 fn note(outcome: Result<Written, Fault>, written: &mut Vec<Written>) -> bool {
-    match outcome {
-        Ok(answer) => {
-            written.push(answer);
-            true
-        }
-        Err(_) => false,
-    }
+    outcome.map(|answer| written.push(answer)).is_ok()
+}
+
+/// Whether a write was refused because of its condition.
+fn refused(outcome: Result<Written, Fault>, written: &mut Vec<Written>) -> bool {
+    let refused = matches!(outcome, Err(Fault::Precondition));
+    note(outcome, written);
+    refused
+}
+
+fn last(written: &[Written]) -> String {
+    written.last().map(|written| written.etag.clone()).unwrap_or_default()
 }
 
 fn scratch(bucket: &str) -> Place {
@@ -198,20 +214,28 @@ fn probe_tags() -> BTreeMap<String, String> {
     BTreeMap::from([("hawser".to_owned(), "probe".to_owned())])
 }
 
-fn probe_carried() -> Carried {
-    Carried { headers: BTreeMap::new(), tags: probe_tags() }
+async fn has_tags(cloud: &Cloud, place: &Place) -> bool {
+    matches!(cloud.tags(place).await, Ok(Some(tags)) if tags == probe_tags())
+}
+
+fn body() -> SdkBody {
+    SdkBody::from("hawser")
 }
 
 async fn put(cloud: &Cloud, place: &Place, guard: &Guard) -> Result<Written, Fault> {
-    cloud.put(place, SdkBody::from("hawser"), 6, &probe_carried(), guard).await
+    cloud.put(place, body(), LEN, &Carried::default(), guard).await
 }
 
 async fn multipart(cloud: &Cloud, place: &Place, guard: &Guard) -> Result<Written, Fault> {
-    let upload = cloud.create_upload(place, &probe_carried()).await?;
-    let part: Part = cloud.upload_part(place, &upload, 1, SdkBody::from("hawser"), 6).await?;
-    let written = cloud.complete(place, &upload, &[part], 6, guard).await;
+    complete(cloud, place, &Carried::default(), guard).await
+}
+
+async fn complete(cloud: &Cloud, place: &Place, carried: &Carried, guard: &Guard) -> Result<Written, Fault> {
+    let upload = cloud.create_upload(place, carried).await?;
+    let part: Part = cloud.upload_part(place, &upload, 1, body(), LEN).await?;
+    let written = cloud.complete(place, &upload, &[part], LEN, guard).await;
     if written.is_err() {
-        let _ = cloud.abort(place, &upload).await; // the scratch upload costs nothing
+        let _ = cloud.abort(place, &upload).await; // a scratch upload left behind is harmless
     }
     written
 }
