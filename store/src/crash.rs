@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The variable: `NAME` dies at the first visit of that place, `NAME:N` at the Nth.
-pub const CRASH_AT: &str = "HAWSER_CRASH_AT";
+pub(crate) const CRASH_AT: &str = "HAWSER_CRASH_AT";
 
 /// Dies here, without unwinding or flushing anything, when a test asked for it.
 pub(crate) fn point(name: &str) {

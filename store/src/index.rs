@@ -66,15 +66,15 @@ pub enum IndexError {
 
 /// Where a block is, as the index remembers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Location {
+pub(crate) struct Location {
     /// Where its record begins.
-    pub place: Place,
+    pub(crate) place: Place,
     /// Bytes of payload.
-    pub stored_len: u32,
+    pub(crate) stored_len: u32,
     /// Bytes of content.
-    pub raw_len: u32,
+    pub(crate) raw_len: u32,
     /// How the payload stands for the content.
-    pub packing: Packing,
+    pub(crate) packing: Packing,
 }
 
 impl Location {
@@ -555,9 +555,9 @@ fn decode_sums(bytes: &[u8]) -> Result<Sums, IndexError> {
     }
 }
 
-fn owned(pair: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>) -> Result<Pair, IndexError> {
+fn owned<B: Into<Vec<u8>>>(pair: Result<(B, B), rocksdb::Error>) -> Result<Pair, IndexError> {
     let (key, value) = pair?;
-    Ok((key.into_vec(), value.into_vec()))
+    Ok((key.into(), value.into()))
 }
 
 fn number(family: Family, bytes: &[u8]) -> Result<u64, IndexError> {

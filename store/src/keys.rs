@@ -105,24 +105,24 @@ impl Keys {
 
 /// Gives blocks their names within one domain.
 #[derive(Clone)]
-pub struct DomainKey {
+pub(crate) struct DomainKey {
     names: [u8; 32],
     veil: [u8; 32],
 }
 
 impl DomainKey {
     /// The name of the block with this hash.
-    pub fn name(&self, hash: &BlockHash) -> BlockName {
+    pub(crate) fn name(&self, hash: &BlockHash) -> BlockName {
         BlockName::from_bytes(*blake3::keyed_hash(&self.names, hash.as_bytes()).as_bytes())
     }
 
     /// A hash as it may stand on disk within an entry: without the key it tells nothing of the content.
-    pub fn veil(&self, hash: &BlockHash) -> [u8; 32] {
+    pub(crate) fn veil(&self, hash: &BlockHash) -> [u8; 32] {
         self.rounds(*hash.as_bytes(), [0, 1, 2, 3])
     }
 
     /// The hash behind a [`DomainKey::veil`].
-    pub fn unveil(&self, veiled: &[u8; 32]) -> BlockHash {
+    pub(crate) fn unveil(&self, veiled: &[u8; 32]) -> BlockHash {
         let (left, right) = halves(veiled);
         let opened = self.rounds(join(right, left), [3, 2, 1, 0]);
         let (left, right) = halves(&opened);

@@ -17,7 +17,7 @@ use crate::names::{BlockKey, BlockName};
 const LEASES_MAX: usize = 512 * 1024;
 
 /// The blocks that the sweep leaves alone for a while.
-pub struct Leases {
+pub(crate) struct Leases {
     inner: Mutex<Inner>,
     duration: Duration,
     began: Instant,
@@ -34,13 +34,13 @@ struct Inner {
 
 impl Leases {
     /// No leases yet; each will last for `duration`.
-    pub fn new(duration: Duration) -> Leases {
+    pub(crate) fn new(duration: Duration) -> Leases {
         let inner = Inner { until: HashMap::new(), order: VecDeque::new(), marking: None };
         Leases { inner: Mutex::new(inner), duration, began: Instant::now() }
     }
 
     /// Leases blocks, and keeps them through a collection that is under way.
-    pub fn lease(&self, names: impl IntoIterator<Item = BlockName>) {
+    pub(crate) fn lease(&self, names: impl IntoIterator<Item = BlockName>) {
         let now = self.began.elapsed();
         let until = u32::try_from((now + self.duration).as_secs()).unwrap_or(u32::MAX);
         let mut inner = self.lock();
@@ -56,7 +56,7 @@ impl Leases {
     }
 
     /// Keeps blocks through a collection that is under way; without one, nothing is remembered.
-    pub fn keep(&self, names: impl IntoIterator<Item = BlockName>) {
+    pub(crate) fn keep(&self, names: impl IntoIterator<Item = BlockName>) {
         if let Some(marked) = &mut self.lock().marking {
             names.into_iter().for_each(|name| marked.insert(&name));
         }
@@ -64,24 +64,24 @@ impl Leases {
 
     /// From here on every name that is touched is kept, until [`Leases::end_mark`]. `blocks` is about
     /// how many blocks will be marked.
-    pub fn begin_mark(&self, blocks: u64) {
+    pub(crate) fn begin_mark(&self, blocks: u64) {
         self.lock().marking = Some(Bloom::new(blocks));
     }
 
     /// Forgets the marks.
-    pub fn end_mark(&self) {
+    pub(crate) fn end_mark(&self) {
         self.lock().marking = None;
     }
 
     /// Whether a block is marked or leased: for counting only, the answer may be old when it arrives.
-    pub fn is_kept(&self, name: &BlockName) -> bool {
+    pub(crate) fn is_kept(&self, name: &BlockName) -> bool {
         let now = self.began.elapsed();
         self.lock().is_kept(name, now)
     }
 
     /// Of `blocks`, gives those that nothing keeps to `sweep`, in order, under the lock: a touch comes
     /// before the whole call or after it.
-    pub fn sweep<T>(&self, blocks: Vec<BlockKey>, sweep: impl FnOnce(Vec<BlockKey>) -> T) -> T {
+    pub(crate) fn sweep<T>(&self, blocks: Vec<BlockKey>, sweep: impl FnOnce(Vec<BlockKey>) -> T) -> T {
         let now = self.began.elapsed();
         let inner = self.lock();
         let dead = blocks.into_iter().filter(|block| !inner.is_kept(&block.name, now)).collect();
@@ -89,7 +89,7 @@ impl Leases {
     }
 
     /// How many leases there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         let mut inner = self.lock();
         inner.let_go(self.began.elapsed());
         inner.until.len()

@@ -30,6 +30,9 @@ const WRITE_LEN: usize = 4 * 1024 * 1024;
 /// Bytes written and not synced at which the writer waits for the disk: two segments keep it busy.
 const UNSYNCED_MAX: u64 = 512 * 1024 * 1024;
 
+/// Bytes after which the kernel is asked to begin writing out: so much is left for a sync to wait for.
+const WRITE_OUT_LEN: u64 = 8 * 1024 * 1024;
+
 /// Bytes of log after which the index is flushed: so much is read again after a crash, in a second or two.
 const INDEX_FLUSH_LEN: u64 = 1024 * 1024 * 1024;
 
@@ -376,6 +379,8 @@ struct Current {
     /// Bytes written, and gathered to be written.
     len: u64,
     records: u64,
+    /// Up to here the kernel has been asked to write out.
+    asked: u64,
 }
 
 /// Records gathered for one write, and whom to tell after it.
@@ -533,7 +538,7 @@ impl Writer {
                 let file = self.shared.parts.segments.create(self.next_segment, self.next_tick)?;
                 self.group.files.push(Arc::clone(&file));
                 let len = SEGMENT_HEADER_LEN as u64;
-                self.current.insert(Current { number: self.next_segment, file, len, records: 0 })
+                self.current.insert(Current { number: self.next_segment, file, len, records: 0, asked: 0 })
             }
         };
         self.next_segment = current.number + 1;
@@ -578,7 +583,7 @@ impl Writer {
     /// Gives the kernel what was gathered, then the receipts.
     fn write(&mut self, gathered: &mut Gathered) -> io::Result<()> {
         let Gathered { records, fresh, receipts } = std::mem::take(gathered);
-        if let Some(current) = &self.current
+        if let Some(current) = &mut self.current
             && !records.is_empty()
         {
             let slices = records.iter().flat_map(|(header, payload)| [IoSlice::new(header), IoSlice::new(payload)]);
@@ -594,10 +599,23 @@ impl Writer {
                 crash::point("records-written");
             }
             self.shared.parts.segments.set(current.number, Known { len: current.len, sealed: false });
+            current.write_out();
         }
         self.shared.lock_pending().extend(fresh);
         receipts.into_iter().for_each(|written| written());
         Ok(())
+    }
+}
+
+impl Current {
+    /// Has the kernel begin to write out what it was given, and let go of what it has written: a later
+    /// sync then finds little to do, and blocks that nobody reads soon leave the memory to others. It is
+    /// advice: what comes of it does not matter, and a write that fails is told by the next sync.
+    fn write_out(&mut self) {
+        if self.len - self.asked >= WRITE_OUT_LEN {
+            self.asked = self.len;
+            let _ = rustix::fs::fadvise(&*self.file, 0, None, rustix::fs::Advice::DontNeed);
+        }
     }
 }
 

@@ -60,19 +60,19 @@ impl fmt::Debug for BlockName {
 
 /// A block of a domain: what the block index is keyed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockKey {
+pub(crate) struct BlockKey {
     /// Whose it is.
-    pub domain: DomainId,
+    pub(crate) domain: DomainId,
     /// Its name there.
-    pub name: BlockName,
+    pub(crate) name: BlockName,
 }
 
 impl BlockKey {
     /// Bytes of an index key.
-    pub const LEN: usize = 36;
+    pub(crate) const LEN: usize = 36;
 
     /// The index key: domains apart, names within.
-    pub fn encode(&self) -> [u8; BlockKey::LEN] {
+    pub(crate) fn encode(&self) -> [u8; BlockKey::LEN] {
         let mut key = [0; BlockKey::LEN];
         key[..4].copy_from_slice(&self.domain.get().to_be_bytes());
         key[4..].copy_from_slice(self.name.as_bytes());
@@ -80,7 +80,7 @@ impl BlockKey {
     }
 
     /// Reads an index key; `None` when it is none.
-    pub fn decode(key: &[u8]) -> Option<BlockKey> {
+    pub(crate) fn decode(key: &[u8]) -> Option<BlockKey> {
         let (domain, name) = key.split_first_chunk::<4>()?;
         let domain = DomainId::new(u32::from_be_bytes(*domain))?;
         Some(BlockKey { domain, name: BlockName(name.try_into().ok()?) })

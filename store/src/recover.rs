@@ -15,7 +15,7 @@ use crate::names::{Place, StoreId};
 use crate::replay::{self, Damage, Replay, ReplayError};
 use crate::scan::Found;
 use crate::segment::{PayloadSum, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, Subject};
-use crate::segments::{self, Known, Segments};
+use crate::segments::{self, Known, Segments, SegmentsError};
 
 /// A log that ends cleanly, and what belongs to it.
 pub(crate) struct Recovered {
@@ -29,6 +29,8 @@ pub(crate) struct Recovered {
 /// Why a folder could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoverError {
+    #[error(transparent)]
+    Segments(#[from] SegmentsError),
     #[error("read the log")]
     Log(#[from] io::Error),
     #[error(transparent)]
@@ -45,10 +47,17 @@ pub(crate) fn recover(
     catalog: &Arc<dyn Replay>,
 ) -> Result<Recovered, RecoverError> {
     let (segments, headers) = Segments::open(log, store)?;
-    let mut damage: Vec<Damage> = headers.into_iter().map(|segment| Damage::Header { segment }).collect();
+    let mut damage: Vec<Damage> = headers.iter().map(|segment| Damage::Header { segment: *segment }).collect();
     let usable = usable_index(index_dir, store, catalog, &segments);
     let watermark = usable.as_ref().map(|(_, watermark)| *watermark);
-    let sealed_tick = end_cleanly(&segments, watermark, &mut damage)?;
+    let last = segments.all().last().map(|(number, known)| (*number, *known));
+    let sealed_tick = match last {
+        // A writer syncs a header before anything else: without it this is no tail but damage, or not ours.
+        Some((number, known)) if !headers.contains(&number) => {
+            end_cleanly(&segments, number, known, watermark, &mut damage)?
+        }
+        Some(_) | None => 1,
+    };
     let index = match usable {
         Some((index, watermark)) => match replay::catch_up(&segments, &index, catalog, watermark) {
             Ok(met) => {
@@ -132,8 +141,13 @@ fn rebuild(
 
 /// Cuts what the last writer left half done at the end of the log and seals it. Answers the tick that
 /// follows, as far as the last segment knows.
-fn end_cleanly(segments: &Segments, durable: Option<Place>, damage: &mut Vec<Damage>) -> io::Result<u64> {
-    let Some((number, known)) = segments.all().last().copied() else { return Ok(1) };
+fn end_cleanly(
+    segments: &Segments,
+    number: u64,
+    known: Known,
+    durable: Option<Place>,
+    damage: &mut Vec<Damage>,
+) -> io::Result<u64> {
     let path = segments.path(number);
     let file = Arc::new(File::options().read(true).write(true).open(&path)?);
     if let Some(next_tick) = seal_of(segments, number, known.len, &file)? {

@@ -255,6 +255,7 @@ impl Record {
     }
 
     /// Bytes of header and payload.
+    #[allow(clippy::len_without_is_empty, reason = "a record always has its header")]
     pub fn len(&self) -> u64 {
         RECORD_HEADER_LEN as u64 + u64::from(self.stored_len)
     }

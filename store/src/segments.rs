@@ -81,11 +81,23 @@ pub enum ReadError {
     Index(#[from] crate::index::IndexError),
 }
 
+/// Why the segments could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SegmentsError {
+    /// A later release wrote one: nothing is touched.
+    #[error(
+        "{path} has format version {version}, which this release does not know: open the store with the release that wrote it"
+    )]
+    Version { path: PathBuf, version: u16 },
+    #[error("read the log")]
+    Io(#[from] io::Error),
+}
+
 impl Segments {
     /// The segments in `log`, which must exist. A highest file without a whole header was being made
-    /// when its writer died and is removed; any other file whose header is not whole is damage, and
-    /// its number is in the answer.
-    pub(crate) fn open(log: &Path, store: StoreId) -> io::Result<(Segments, Vec<u64>)> {
+    /// when its writer died and is removed; any other file whose header is not whole, or is another
+    /// store's, is damage, and its number is in the answer.
+    pub(crate) fn open(log: &Path, store: StoreId) -> Result<(Segments, Vec<u64>), SegmentsError> {
         let mut found = numbers(log)?;
         let mut known = BTreeMap::new();
         let mut damaged = Vec::new();
@@ -100,9 +112,10 @@ impl Segments {
         }
         for number in found {
             let path = log.join(file_name(number));
-            let whole = read_header(&path)?.is_ok_and(|header| header.store == store && header.number == number);
-            if !whole {
-                damaged.push(number);
+            match read_header(&path)? {
+                Ok(header) if header.store == store && header.number == number => {}
+                Err(BadBytes::Version(version)) => return Err(SegmentsError::Version { path, version }),
+                Ok(_) | Err(_) => damaged.push(number),
             }
             let len = fs::metadata(&path)?.len();
             known.insert(number, Known { len, sealed: true });

@@ -38,7 +38,7 @@ fn child() {
     println!("open");
     for round in 0..400u64 {
         let numbers = [0, 1, 2].map(|i| seed * 10_000 + round * 3 + i);
-        let committed = runtime.block_on(async {
+        runtime.block_on(async {
             for number in numbers {
                 let content = block(number);
                 let room = store.room(content.len()).await;
@@ -58,7 +58,6 @@ fn child() {
                 println!("gone {key}");
             }
         });
-        let () = committed;
         if round % 50 == 49 {
             store.gc(50).unwrap();
         }

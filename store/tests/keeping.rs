@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hawser_api::BlockHash;
-use hawser_store::{CommitError, Domain, Options, Piece, PutError, ReadError, Store, Volume};
+use hawser_store::{CommitError, Domain, Options, Piece, Probe, PutError, ReadError, Store, Volume};
 use ledger::{Ledger, block, entry, open, runtime};
 
 fn options() -> Options {
@@ -245,8 +245,7 @@ fn a_full_volume_refuses_content_lets_small_entries_by_and_recovers_by_itself() 
     let dir = tempfile::tempdir().unwrap();
     let free = Arc::new(AtomicU64::new(1000));
     let asked = Arc::clone(&free);
-    let probe: Arc<dyn Fn() -> std::io::Result<Volume> + Send + Sync> =
-        Arc::new(move || Ok(Volume { free: asked.load(Ordering::Relaxed), total: 10_000 }));
+    let probe: Probe = Arc::new(move || Ok(Volume { free: asked.load(Ordering::Relaxed), total: 10_000 }));
     let store = open(dir.path(), Options { floor: Some(1000), probe: Some(probe), ..options() });
     let domain = store.domain("shop").unwrap();
     let set = |len| {
@@ -313,6 +312,42 @@ fn after_a_failed_write_nothing_is_taken_until_the_store_is_opened_again() {
     });
     let store = open(dir.path(), options());
     check(&store, &store.domain("shop").unwrap(), "opened again");
+}
+
+#[test]
+fn a_file_that_is_not_this_stores_is_left_as_it_is() {
+    let other = tempfile::tempdir().unwrap();
+    {
+        let store = open(other.path(), options());
+        runtime().block_on(keep(&store, &store.domain("shop").unwrap(), 9, &[9, 10]));
+    }
+    let foreign = fs::read(other.path().join("log/0000000001.seg")).unwrap();
+    let mut later = foreign.clone();
+    later[8] = 2;
+    let rows = [("noise", block(3).to_vec(), true), ("another store's", foreign, true), ("version 2", later, false)];
+    for (kind, bytes, opens) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let store = open(dir.path(), options());
+            runtime().block_on(keep(&store, &store.domain("shop").unwrap(), 1, &[1, 2]));
+        }
+        let stray = dir.path().join("log/0000000002.seg");
+        fs::write(&stray, &bytes).unwrap();
+        for _ in 0..2 {
+            match Store::open(dir.path(), options(), Arc::new(Ledger)) {
+                Ok(store) => {
+                    assert!(opens && !store.damage().is_empty(), "{kind}");
+                    assert_eq!(Ledger::all(&store).len(), 1, "{kind}");
+                    assert!(!store.scrub(&mut |_| {}).unwrap().is_clean(), "{kind}");
+                }
+                Err(error) => {
+                    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    assert!(!opens && source.contains("version 2"), "{kind}: {error}: {source}");
+                }
+            }
+            assert_eq!(fs::read(&stray).unwrap(), bytes, "{kind}");
+        }
+    }
 }
 
 /// `tests/format/v1` was written by the first release that had version 1. It is never written again.

@@ -14,7 +14,7 @@ const KEYS: Family = Family("ledger-keys");
 /// Tick → length of the entry: anything that depends on the order shows.
 const HISTORY: Family = Family("ledger-history");
 
-pub struct Ledger;
+pub(crate) struct Ledger;
 
 impl Replay for Ledger {
     fn schema(&self) -> u32 {
@@ -60,7 +60,7 @@ impl Replay for Ledger {
 
 impl Ledger {
     /// Every key and the numbers of its blocks.
-    pub fn all(store: &Store) -> BTreeMap<u64, Vec<u64>> {
+    pub(crate) fn all(store: &Store) -> BTreeMap<u64, Vec<u64>> {
         let view = store.view();
         let pairs = view.scan(KEYS, &Keys::all()).map(|pair| pair.unwrap());
         pairs.map(|(key, numbers)| (u64::from_be_bytes(key.try_into().unwrap()), numbers_of(&numbers))).collect()
@@ -68,13 +68,13 @@ impl Ledger {
 }
 
 /// An entry that sets a key, or lets it go.
-pub fn entry(key: u64, blocks: Option<&[u64]>) -> Bytes {
+pub(crate) fn entry(key: u64, blocks: Option<&[u64]>) -> Bytes {
     let numbers = blocks.unwrap_or(&[]).iter().flat_map(|number| number.to_be_bytes());
     key.to_be_bytes().into_iter().chain(numbers).collect()
 }
 
 /// The content of block `number`: 1 to 5 KiB; most are noise, some are text, some zeros.
-pub fn block(number: u64) -> Bytes {
+pub(crate) fn block(number: u64) -> Bytes {
     let len = 1024 + (number as usize * 37) % 4096;
     match number % 10 {
         8 => format!("line of block {number}\n").repeat(len / 20).into_bytes().into(),
@@ -87,11 +87,11 @@ pub fn block(number: u64) -> Bytes {
     }
 }
 
-pub fn open(dir: &Path, options: Options) -> Store {
+pub(crate) fn open(dir: &Path, options: Options) -> Store {
     Store::open(dir, options, Arc::new(Ledger)).unwrap()
 }
 
-pub fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
