@@ -64,6 +64,15 @@ impl Sidecar {
         Sidecar { ctx, sessions, lapses, budget, ticks, bound }
     }
 
+    /// Waits until the store's welcome is heard: only then does an intent leave at once.
+    async fn until_connected(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.ticks.stamp().tick == 0 {
+            assert!(Instant::now() < deadline, "no welcome");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// Plays one connection: each side in turn says something, then both end.
     async fn play(&self, turns: &[(Side, &[u8])]) {
         let (mut live, copy) = tee::bounded(Arc::clone(&self.budget));
@@ -136,7 +145,7 @@ async fn a_put_is_announced_then_its_blocks_go_and_only_then_is_it_recorded() {
     let store = Scripted::default();
     let serving = store.serve(free()).await;
     let sidecar = Sidecar::start(serving.address, None);
-    store.until_connected().await;
+    sidecar.until_connected().await;
     let content = pattern(3 * BLOCK + 5);
     sidecar.put("a//b%2F", &content).await;
     let recorded = store.until_told("the record", record).await;
@@ -191,7 +200,7 @@ async fn after_a_break_each_unreceipted_message_is_told_again_once() {
     store.set(|manners| manners.receipts = false);
     let serving = store.serve(free()).await;
     let sidecar = Sidecar::start(serving.address, None);
-    store.until_connected().await;
+    sidecar.until_connected().await;
     for key in ["a", "b", "c"] {
         sidecar.put(key, b"content").await;
     }
@@ -334,7 +343,7 @@ async fn content_beyond_the_budget_is_a_gap_and_the_next_object_is_recorded() {
     let store = Scripted::default();
     let serving = store.serve(free()).await;
     let sidecar = Sidecar::with_budget(serving.address, None, 3 * BLOCK);
-    store.until_connected().await;
+    sidecar.until_connected().await;
     let (mut live, copy) = tee::bounded(Arc::clone(&sidecar.budget));
     let head = format!("PUT /photos/a HTTP/1.1\r\nHost: cloud.test\r\nContent-Length: {}\r\n\r\n", 8 * BLOCK);
     live.saw(Side::Client, sidecar.ticks.stamp(), head.as_bytes());
@@ -367,7 +376,7 @@ async fn a_refused_write_is_abandoned_and_another_bucket_is_not_mentioned() {
     let no = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     let foreign = b"PUT /other/a HTTP/1.1\r\nHost: cloud.test\r\nContent-Length: 2\r\n\r\nok";
     let yes = b"HTTP/1.1 200 OK\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n";
-    store.until_connected().await;
+    sidecar.until_connected().await;
     let (mut live, copy) = tee::bounded(Arc::clone(&sidecar.budget));
     let observer = tokio::spawn(observe::observe(copy, Arc::clone(&sidecar.bound), Arc::clone(&sidecar.ctx)));
     live.saw(Side::Client, sidecar.ticks.stamp(), request);
@@ -389,7 +398,7 @@ async fn a_range_teaches_its_whole_blocks() {
     let store = Scripted::default();
     let serving = store.serve(free()).await;
     let sidecar = Sidecar::start(serving.address, None);
-    store.until_connected().await;
+    sidecar.until_connected().await;
     let whole = pattern(4 * BLOCK + 7);
     let (first, last) = (100, whole.len() - 1);
     let answer = format!(
@@ -455,7 +464,7 @@ async fn an_operation_that_is_dropped_without_a_word_is_a_gap() {
     assert!(found.end.unwrap().counter > 0, "it ends now");
 }
 
-/// A cloud that takes every request whole and answers 200. It stands for a real one where only the sidecar's
+/// A cloud that takes requests with the body `ok` and answers 200. It stands for a real one where only the sidecar's
 /// process matters.
 async fn cloud() -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -463,10 +472,13 @@ async fn cloud() -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut request = [0; 4096];
-                while socket.read(&mut request).await.is_ok_and(|len| len > 0) {
-                    let answer = b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 0\r\n\r\n";
-                    socket.write_all(answer).await.unwrap();
+                let mut request = Vec::new();
+                while socket.read_buf(&mut request).await.is_ok_and(|len| len > 0) {
+                    if request.ends_with(b"\r\n\r\nok") {
+                        request.clear();
+                        let answer = b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 0\r\n\r\n";
+                        socket.write_all(answer).await.unwrap();
+                    }
                 }
             });
         }

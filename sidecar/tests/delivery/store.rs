@@ -126,11 +126,6 @@ impl Scripted {
         Serving { address, runtime: Some(runtime) }
     }
 
-    /// Waits until the first control stream stands.
-    pub async fn until_connected(&self) {
-        self.until("a stream", |heard| (!heard.is_empty()).then_some(())).await;
-    }
-
     pub fn set(&self, change: impl FnOnce(&mut Manners)) {
         change(&mut self.0.lock().unwrap().manners);
     }
