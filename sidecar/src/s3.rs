@@ -131,7 +131,7 @@ impl Adapter {
             }
             http::Event::Answer { exchange, head, framing, stamp } => match self.find(exchange) {
                 Some(Live::Write(writing)) => {
-                    writing.answer(head);
+                    writing.answer(head, out);
                     let end = writing.settle(None, stamp);
                     self.finish(exchange, end, out);
                 }

@@ -101,6 +101,21 @@ impl Content {
         Ok(())
     }
 
+    /// Whether every byte of content and every checksum that was announced is there, although the body's own framing may
+    /// still have an end to come.
+    pub fn is_complete(&self, announced: &Fields) -> bool {
+        let coding = self.coding.as_ref().is_none_or(|coding| {
+            let trailer = |name: &[u8]| {
+                let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+                coding.trailer(&name).is_some()
+            };
+            coding.is_ended() && announced.list("x-amz-trailer").all(trailer)
+        });
+        // Without the coding, a trailer would be HTTP's, which comes with the end.
+        let trailer = self.coding.is_some() || announced.get("x-amz-trailer").is_none();
+        self.flaw.is_none() && coding && trailer && self.length == Some(self.seen)
+    }
+
     /// What a trailer says under that name: the coding's own, else that of HTTP.
     pub fn trailer(&self, name: &str, http: &Fields) -> Option<String> {
         let own = self.coding.as_ref().and_then(|coding| coding.trailer(name));

@@ -168,7 +168,13 @@ impl Writing {
     }
 
     /// The head of the final answer.
-    pub fn answer(&mut self, head: AnswerHead) {
+    pub fn answer(&mut self, head: AnswerHead, out: &mut Vec<Event>) {
+        // A server that has the last frame of `aws-chunked` need not wait for the end of the chunked coding around
+        // it, which clients send in a packet of its own: the answer can overtake it, and is one to a whole request.
+        let overtakes = self.state == Write::Sending && self.content.is_complete(&self.request);
+        if overtakes && matches!(self.sink, Sink::Object | Sink::Document(_)) {
+            self.request_end(&Fields::default(), out);
+        }
         let redirected = matches!(&self.sink, Sink::Form(form) if head.status == 303 && form.redirects());
         let status = if redirected { 200 } else { head.status };
         self.state = self.state.on(Step::Answer { status, body_decides: self.ask.body_decides() });

@@ -156,9 +156,19 @@ fn nothing_is_recorded_before_a_yes_to_a_whole_body() {
     let open = |body: &str| c(&format!("PUT /b/k HTTP/1.1\r\nHost: cloud.test\r\nContent-Length: 4\r\n\r\n{body}"));
     let streaming =
         |body: &str| c(&format!("PUT /b/k HTTP/1.1\r\nHost: cloud.test\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
+    // Without the end of the chunked coding.
+    let trailed = |frames: &str| {
+        c(&format!(
+            "PUT /b/k HTTP/1.1\r\nHost: cloud.test\r\n{TRAILED}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{frames}\r\n",
+            frames.len()
+        ))
+    };
     check(vec![
         ("412 instead of 100, next request", vec![expecting.clone(), answer(412, "", ""), ask("PUT /b/l", "", "x"), ok()], &format!("{began}refused0\nbegan1 Put b/l length 1\nbody1 x\ndone1 Put b/l length 1 \"e\"")),
         ("200 before the end", vec![open("ab"), ok(), c("cd")], &format!("{began}body0 ab\ngap0 EarlyAnswer b/k \"e\"")),
+        ("200 before the end of the coding around a whole body", vec![trailed(TRAILER_FRAMES), ok(), c("0\r\n\r\n"), ask("DELETE /b/k", "", ""), answer(204, "", "")], "began0 Put b/k length 9\nbody0 123456789\ndone0 Put b/k length 9 \"e\" x-amz-checksum-crc32=y/Q5Jg==\nbegan1 Delete b/k\ndone1 Delete b/k"),
+        ("200 before the trailer that was announced", vec![trailed("9\r\n123456789\r\n0\r\n"), ok()], "began0 Put b/k length 9\nbody0 123456789\ngap0 EarlyAnswer b/k \"e\""),
+        ("500 before the end of the coding around a whole body", vec![trailed(TRAILER_FRAMES), answer(500, "", "")], "began0 Put b/k length 9\nbody0 123456789\ngap0 OutcomeUnknown b/k"),
         ("403 before the end", vec![open("ab"), answer(403, "", ""), c("cd")], &format!("{began}body0 ab\nrefused0")),
         ("412", vec![open("abcd"), answer(412, "", "")], &format!("{began}body0 abcd\nrefused0")),
         ("409", vec![open("abcd"), answer(409, "", "")], &format!("{began}body0 abcd\nrefused0")),
