@@ -172,9 +172,15 @@ impl Log {
         });
         let (for_writer, for_syncer) = (Arc::clone(&shared), Arc::clone(&shared));
         let writer = std::thread::Builder::new().name("log-write".into());
-        let writer = writer.spawn(move || Writer::new(for_writer).run())?;
+        let writer = writer.spawn(move || {
+            let _watch = Watch(Arc::clone(&for_writer));
+            Writer::new(for_writer).run();
+        })?;
         let syncer = std::thread::Builder::new().name("log-sync".into());
-        let syncer = syncer.spawn(move || for_syncer.sync_groups())?;
+        let syncer = syncer.spawn(move || {
+            let _watch = Watch(Arc::clone(&for_syncer));
+            for_syncer.sync_groups();
+        })?;
         Ok(Log { shared, threads: vec![writer, syncer] })
     }
 
@@ -232,6 +238,18 @@ impl Drop for Log {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log panicked");
             }
+        }
+    }
+}
+
+/// Closes the log when the thread that holds this panics, so that nobody waits for it for ever. Only a
+/// broken invariant of ours, or of the catalog's, comes to this.
+struct Watch(Arc<Shared>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close("thread of the log", &io::Error::other("it panicked"));
         }
     }
 }
@@ -557,6 +575,7 @@ impl Writer {
         current.records += 1;
         self.group.len += len;
         self.group.end = Some(Place { offset: current.len, ..place });
+        self.group.wants_sync |= self.group.len >= UNSYNCED_MAX;
         Ok(place)
     }
 

@@ -156,25 +156,7 @@ impl Store {
     /// [`OpenError`] when the folder is in use, its keys are missing, or the disk says no. Damage is no
     /// error: [`Store::damage`].
     pub fn open(dir: &Path, options: Options, catalog: Arc<dyn Replay>) -> Result<Store, OpenError> {
-        Store::open_folder(Folder::open(dir)?, options, catalog)
-    }
-
-    /// As [`Store::open`], after the index has been deleted.
-    ///
-    /// # Errors
-    /// As [`Store::open`].
-    pub fn rebuild_index(dir: &Path, options: Options, catalog: Arc<dyn Replay>) -> Result<Store, OpenError> {
         let folder = Folder::open(dir)?;
-        match std::fs::remove_dir_all(folder.index()) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(FolderError::Io { path: folder.index(), source }.into())
-            }
-            _ => Store::open_folder(folder, options, catalog),
-        }
-    }
-
-    fn open_folder(folder: Folder, options: Options, catalog: Arc<dyn Replay>) -> Result<Store, OpenError> {
-        let dir = folder.dir();
         let path = dir.to_owned();
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Log { dir: path.clone(), source };
         let new = segments::numbers(&folder.log()).map_err(|error| failed(error.into()))?.is_empty();

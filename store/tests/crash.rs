@@ -227,17 +227,21 @@ fn wherever_the_unsynced_end_is_torn_the_rest_stands() {
     let bytes = fs::read(tail).unwrap();
     let durable = durable_len(dir.path(), tail, &promises);
     let begun = Instant::now();
-    for (count, cut) in (durable..bytes.len()).step_by(((bytes.len() - durable) / 60).max(1)).enumerate() {
-        for garbage in [0, 300] {
+    for (count, cut) in (durable..bytes.len()).step_by(((bytes.len() - durable) / 40).max(1)).enumerate() {
+        // Cut, cut with garbage behind, and one sector lost while what follows it arrived.
+        let mut hole = bytes.clone();
+        let sector = cut..bytes.len().min(cut + 512);
+        hole[sector].fill(0);
+        let torn = [bytes[..cut].to_vec(), [&bytes[..cut], &[0xa5; 300]].concat(), hole];
+        for (torn, how) in torn.iter().zip(["cut", "garbage", "hole"]) {
             let copy = tempfile::tempdir().unwrap();
             fs::create_dir(copy.path().join("log")).unwrap();
             fs::copy(dir.path().join("keys"), copy.path().join("keys")).unwrap();
             for segment in &segments {
                 fs::copy(segment, copy.path().join("log").join(segment.file_name().unwrap())).unwrap();
             }
-            let torn = [&bytes[..cut], &vec![0xa5; garbage]].concat();
             fs::write(copy.path().join("log").join(tail.file_name().unwrap()), torn).unwrap();
-            promises.check(copy.path(), &format!("cut at {cut}, {garbage} bytes of garbage"));
+            promises.check(copy.path(), &format!("{how} at {cut}"));
         }
         assert!(count < 200 && begun.elapsed() < Duration::from_secs(300));
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hawser_api::BlockHash;
 use hawser_store::{CommitError, Domain, Options, Piece, Probe, PutError, ReadError, Store, Volume};
-use ledger::{Ledger, block, entry, open, runtime};
+use ledger::{Ledger, POISON, block, entry, open, runtime};
 
 fn options() -> Options {
     Options { segment_len: 128 * 1024, floor: Some(0), lease: Duration::ZERO, ..Options::default() }
@@ -312,6 +312,24 @@ fn after_a_failed_write_nothing_is_taken_until_the_store_is_opened_again() {
     });
     let store = open(dir.path(), options());
     check(&store, &store.domain("shop").unwrap(), "opened again");
+}
+
+#[test]
+fn a_catalog_that_panics_closes_the_log_and_nobody_waits_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), options());
+    let domain = store.domain("shop").unwrap();
+    runtime().block_on(async {
+        let poisoned = domain.commit(entry(POISON, None), &[]).await;
+        assert!(matches!(poisoned, Err(CommitError::Closed(_))), "{poisoned:?}");
+        let later = domain.commit(entry(1, None), &[]).await;
+        assert!(matches!(later, Err(CommitError::Closed(_))), "{later:?}");
+        assert!(matches!(
+            domain.put(BlockHash::of(&block(1)), block(1), store.room(1).await).await,
+            Err(PutError::Closed(_))
+        ));
+    });
+    assert!(store.gc(50).is_err() && store.ready().is_err());
 }
 
 #[test]
