@@ -20,6 +20,8 @@ mod reads;
 mod retention;
 mod rows;
 mod status;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod uploads;
 
@@ -38,6 +40,7 @@ pub(crate) use reads::is_news;
 pub(crate) use rows::{
     Address, BackfillRow, BindingRow, FACTS, GAPS, IntentRow, MANIFESTS, ManifestRow, Rows, SessionRow, decode,
 };
+pub(crate) use status::Later;
 pub use upkeep::{UpkeepError, Usage};
 pub(crate) use uploads::copied;
 

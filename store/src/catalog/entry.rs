@@ -3,8 +3,8 @@
 //! committed the entry, 0 where they were heard from another life of it.
 
 use bytes::Bytes;
-use hawser_api::v1;
 use hawser_api::Stamp;
+use hawser_api::v1;
 
 use crate::order::{Mark, Span};
 

@@ -149,7 +149,7 @@ impl Apply<'_, '_> {
             if tick == 0 {
                 continue;
             }
-            let Some(row) = self.version_row(at, tick)? else { continue };
+            let Some(row) = self.version_row(at, tick)?.filter(|row| !row.gone) else { continue };
             if candidates.iter().all(|candidate| order::precedes(&row.span, &candidate.span)) {
                 return Ok(tick);
             }
@@ -230,6 +230,7 @@ impl Apply<'_, '_> {
         head.candidates.retain(|tick| *tick != removed.tick);
         if was_served {
             self.count(at, Some(&removed), None)?;
+            self.batch.put(HISTORY, &at.at(self.tick), &0_u64.to_be_bytes());
             head.served = 0;
         }
         removed.gone = true;
@@ -422,9 +423,10 @@ pub(crate) fn same_metadata(a: &v1::Metadata, b: &v1::Metadata, read: bool) -> b
         // Clouds add a type of their own, and a class that nobody asked for.
         _ => read && matches!(name.as_str(), "content-type" | "x-amz-storage-class"),
     });
+    // A write that names no tags sets none; an answer that names none says nothing of them.
     headers
-        && (!a.tags_known || !b.tags_known || a.tags == b.tags)
-        && (a.acl.is_empty() || b.acl.is_empty() || a.acl == b.acl)
+        && (a.tags == b.tags || (read && !(a.tags_known && b.tags_known)))
+        && (a.acl == b.acl || (read && (a.acl.is_empty() || b.acl.is_empty())))
 }
 
 /// Headers that an application set, as opposed to what the service says of itself.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use hawser_api::v1;
 
+use super::entry::BackfillBegun;
 use super::gaps::intent_keys;
 use super::list::ListError;
-use super::rows::{BindingRow, FACTS, IntentRow, Rows, TotalsRow, decode};
+use super::rows::{BindingRow, FACTS, GapRow, IntentRow, Rows, TotalsRow, decode};
 use super::{Catalog, backfill, bindings, objects};
 use crate::names::DomainId;
 use crate::view::View;
@@ -101,17 +102,44 @@ impl Catalog {
         Ok(reasons)
     }
 
-    /// Open gaps of a provider whose settling time runs.
+    /// Whether another complete backfill after `begin_tick` closes more: those that only have to settle first,
+    /// and those that can be closed at once.
     ///
     /// # Errors
     /// [`ListError::Index`].
-    pub(crate) fn unsettled(&self, domain: DomainId, binding: &str, identity: &str) -> Result<u64, ListError> {
-        let open = backfill::open(&self.store().view(), domain, binding)?;
-        let of_provider = open.iter().filter(|gap| gap.object.provider.is_empty() || gap.object.provider == identity);
-        let unsettled =
-            of_provider.filter(|gap| super::gaps::settles(gap) && gap.settled == 0 && gap.span.end.tick != 0);
-        Ok(unsettled.count() as u64)
+    pub(crate) fn closable_later(
+        &self,
+        domain: DomainId,
+        binding: &str,
+        identity: &str,
+        begin_tick: u64,
+    ) -> Result<Later, ListError> {
+        let mut later = Later::default();
+        for gap in backfill::open(&self.store().view(), domain, binding)? {
+            let settles = super::gaps::settles(&gap) && gap.settled == 0;
+            let now = BackfillBegun { provider: identity.into(), begin_tick: u64::MAX, ..BackfillBegun::default() };
+            let before = BackfillBegun { begin_tick, ..now.clone() };
+            let over = gap.span.end.tick != 0;
+            // A fetch after it decides between its candidates.
+            let concurrent = gap.reason == hawser_api::GapReason::Concurrent.as_str();
+            later.at_once |= concurrent && gap.span.end.tick > begin_tick;
+            let in_time = GapRow { settled: if settles { 1 } else { gap.settled }, ..gap };
+            if over && backfill::closed_by_backfill(&in_time, &now) {
+                later.settling |= settles;
+                later.at_once |= !settles && !backfill::closed_by_backfill(&in_time, &before);
+            }
+        }
+        Ok(later)
     }
+}
+
+/// What another backfill would find to close.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Later {
+    /// Gaps that have to settle first.
+    pub(crate) settling: bool,
+    /// Gaps that it would close now.
+    pub(crate) at_once: bool,
 }
 
 fn status(view: &View<'_>, domain: DomainId, row: BindingRow) -> Result<v1::BindingStatus, ListError> {

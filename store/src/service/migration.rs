@@ -14,8 +14,8 @@ use super::reading::paged;
 use super::{Held, Migrating, Service, blocking, commit_status, list_status};
 use crate::catalog::entry::{BackfillBegun, BackfillEnded, Checkpointed, Fact, Leased};
 use crate::catalog::{
-    Answer, BackfillRow, BindingRow, Catalog, FACTS, FENCED, Rows, Said, backfill_key, compare, decode, lease_key,
-    lease_keys,
+    Answer, BackfillRow, BindingRow, Catalog, FACTS, FENCED, Later, Rows, Said, backfill_key, compare, decode,
+    lease_key, lease_keys,
 };
 use crate::domain::Domain;
 use crate::index::IndexError;
@@ -201,15 +201,19 @@ impl v1::migration_server::Migration for Migrating {
         let complete = request.complete && request.failed == 0;
         let ended = BackfillEnded { backfill: request.backfill, complete };
         let (_, answer) = service.commit(&domain, &binding, Fact::BackfillEnded(ended)).await?;
-        let (catalog, id, provider) = (Arc::clone(&service.catalog), domain.id(), backfill.begun.provider);
-        let (open, unsettled) = blocking(move || {
-            let open = catalog.open_gaps(id, &binding, &provider)?;
-            Ok((open.values().sum(), catalog.unsettled(id, &binding, &provider)?))
+        let (catalog, id, begun) = (Arc::clone(&service.catalog), domain.id(), backfill.begun);
+        let (open, later) = blocking(move || {
+            let open = catalog.open_gaps(id, &binding, &begun.provider)?;
+            Ok((open.values().sum(), catalog.closable_later(id, &binding, &begun.provider, begun.begin_tick)?))
         })
         .await?;
         // One step of the watch on top: it looks that often.
         let settle = service.sessions.times().settle.as_millis().div_ceil(1000) + 1;
-        let settling_seconds = if unsettled == 0 { 0 } else { u64::try_from(settle).unwrap_or(u64::MAX) };
+        let settling_seconds = match later {
+            Later { settling: true, .. } => u64::try_from(settle).unwrap_or(u64::MAX),
+            Later { at_once: true, .. } => 1,
+            Later { .. } => 0,
+        };
         Ok(Response::new(v1::EndBackfillReply { coverage: answer.coverage, gaps_open: open, settling_seconds }))
     }
 
