@@ -152,6 +152,8 @@ pub fn headers(entry: &ObjectEntry, checksums: bool) -> http::HeaderMap {
             map.append(name, value);
         }
     }
+    // What S3 says of an object that was sent without a type.
+    map.entry("content-type").or_insert(http::HeaderValue::from_static("binary/octet-stream"));
     if let Some(metadata) = &entry.metadata
         && !metadata.tags.is_empty()
     {
@@ -250,7 +252,10 @@ mod tests {
             ..entry()
         };
         let names = |map: http::HeaderMap| map.keys().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(names(headers(&object, false)), ["x-amz-meta-a", "x-hawser-gap"]);
-        assert_eq!(names(headers(&object, true)), ["x-amz-checksum-crc32", "x-amz-meta-a", "x-hawser-gap"]);
+        assert_eq!(names(headers(&object, false)), ["x-amz-meta-a", "content-type", "x-hawser-gap"]);
+        assert_eq!(
+            names(headers(&object, true)),
+            ["x-amz-checksum-crc32", "x-amz-meta-a", "content-type", "x-hawser-gap"]
+        );
     }
 }

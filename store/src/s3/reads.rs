@@ -105,7 +105,7 @@ impl Face {
 
     /// A 404 that says when it is not certain.
     fn absent(&self, domain: &str, request: &GetObjectRequest, code: S3ErrorCode) -> S3Error {
-        let mut error = S3Error::new(code);
+        let mut error = S3Error::with_message(code, "the copy knows no such object");
         if let Ok(Some(reason)) = self.catalog.gap(domain, request)
             && let Ok(value) = http::HeaderValue::try_from(reason)
         {
@@ -147,14 +147,14 @@ fn request(bucket: &str, ask: &Ask, start: &[u8], limit: usize) -> ListObjectsRe
 
 fn bucket_refusal(error: ListError) -> S3Error {
     match error {
-        ListError::NotFound => s3_error!(NoSuchBucket),
+        ListError::NotFound => s3_error!(NoSuchBucket, "no binding of this domain has such a bucket"),
         error => refusal(error),
     }
 }
 
 fn refusal(error: ListError) -> S3Error {
     match error {
-        ListError::NotFound => s3_error!(NoSuchKey),
+        ListError::NotFound => s3_error!(NoSuchKey, "the copy knows no such object"),
         ListError::Ambiguous(_) => S3Error::with_message(S3ErrorCode::OperationAborted, error.to_string()),
         ListError::ContentUnknown => {
             let mut refused = S3Error::with_message(
