@@ -132,7 +132,7 @@ pub async fn settle(
                 end.gaps_open, end.settling_seconds
             ),
         );
-        tokio::time::sleep(Duration::from_secs(u64::from(end.settling_seconds))).await;
+        tokio::time::sleep(Duration::from_secs(end.settling_seconds)).await;
         for count in [&tally.listed, &tally.confirmed] {
             count.store(0, Ordering::Relaxed);
         }

@@ -147,6 +147,7 @@ impl Backfill<'_> {
             }),
             backfill: self.id,
             parts,
+            ..v1::ObservedRead::default()
         };
         Ok(match self.session.tell(Up::Read(read)).await? {
             Verdict::Accepted(_) => Reading::Kept,

@@ -37,7 +37,7 @@ pub struct Blocks {
 
 /// Who waits for the answers to which offer; `None` when the stream ended.
 #[derive(Default)]
-struct Answers(Mutex<Option<HashMap<u64, mpsc::UnboundedSender<Down>>>>);
+struct Answers(Mutex<Option<HashMap<u64, mpsc::Sender<Down>>>>);
 
 impl Blocks {
     /// Opens the stream.
@@ -81,7 +81,8 @@ impl Blocks {
     /// Offers blocks once; answers those that the store had no room for.
     async fn offer<'a>(&self, blocks: &[&'a (BlockHash, Bytes)]) -> Result<Vec<&'a (BlockHash, Bytes)>, Failure> {
         let offer = self.next.fetch_add(1, Ordering::Relaxed);
-        let (heard, mut answers) = mpsc::unbounded_channel(); // at most one message a block
+        // One answer and one receipt a block fit, so that the listener never waits for a body.
+        let (heard, mut answers) = mpsc::channel(blocks.len() + 1);
         match &mut *self.answers.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(waiting) => waiting.insert(offer, heard),
             None => return Err(broken()),
@@ -97,7 +98,7 @@ impl Blocks {
         &self,
         offer: u64,
         blocks: &[&'a (BlockHash, Bytes)],
-        answers: &mut mpsc::UnboundedReceiver<Down>,
+        answers: &mut mpsc::Receiver<Down>,
     ) -> Result<Vec<&'a (BlockHash, Bytes)>, Failure> {
         let hashes: Vec<u8> = blocks.iter().flat_map(|(hash, _)| *hash.as_bytes()).collect();
         let length = blocks.iter().map(|(_, bytes)| bytes.len() as u64).sum();
@@ -161,7 +162,7 @@ async fn listen(mut down: Streaming<v1::BlocksDown>, answers: &Answers) {
         if let Some(waiting) = &*answers.0.lock().unwrap_or_else(PoisonError::into_inner)
             && let Some(sender) = waiting.get(&offer)
         {
-            let _ = sender.send(message); // whoever asked may be gone
+            let _ = sender.try_send(message); // whoever asked may be gone
         }
     }
 }
