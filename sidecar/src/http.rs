@@ -310,7 +310,8 @@ impl Exchanges {
     /// The relay is gone: nothing more will be seen. If it did not tell the end of both sides, the copy was lost on
     /// the way, and what happened since is not known.
     pub fn close(&mut self, out: &mut Vec<Event>) {
-        if !self.over && !(self.client_ended && self.cloud_ended) {
+        let told = self.over || (self.client_ended && self.cloud_ended);
+        if !told {
             out.push(Event::Broken { broken: Broken::Dropped, stamp: self.last });
         }
         self.over = true;
@@ -532,8 +533,8 @@ fn begins_a_request(bytes: &[u8]) -> Option<bool> {
     const METHODS: [&[u8]; 7] = [b"GET /", b"PUT /", b"HEAD /", b"POST /", b"PATCH /", b"DELETE /", b"OPTIONS /"];
     /// Longer lines are taken for content.
     const LINE_MAX: usize = 16 * 1024;
-    let possible = |method: &&[u8]| bytes.iter().zip(method.iter()).all(|(own, its)| own == its);
-    if !METHODS.iter().any(|method| possible(&method)) {
+    let possible = |method: &[u8]| bytes.iter().zip(method.iter()).all(|(own, its)| own == its);
+    if !METHODS.iter().any(|method| possible(method)) {
         return Some(false);
     }
     match bytes.iter().position(|byte| *byte == b'\n') {

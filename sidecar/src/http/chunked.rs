@@ -111,8 +111,10 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Data, whether it ended, and what was left behind the end.
-    fn decode(wire: &[u8], step: usize) -> Result<(Vec<u8>, Option<Fields>, Vec<u8>), Broken> {
+    /// Data, the trailer, and what was left behind the end.
+    type Decoded = (Vec<u8>, Option<Fields>, Vec<u8>);
+
+    fn decode(wire: &[u8], step: usize) -> Result<Decoded, Broken> {
         let (mut chunked, mut data, mut end, mut rest) = (Chunked::new(), Vec::new(), None, Vec::new());
         for piece in wire.chunks(step) {
             let mut input = Piece::Bytes(Bytes::copy_from_slice(piece));

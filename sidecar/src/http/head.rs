@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn a_head_ends_at_its_first_empty_line_however_it_is_split() {
-        let rows: &[(&str, &[u8], Option<&[u8]>)] = &[
+        type Row = (&'static str, &'static [u8], Option<&'static [u8]>);
+        let rows: &[Row] = &[
             ("crlf", b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest", Some(b"GET / HTTP/1.1\r\nA: b\r\n\r\n")),
             ("bare lf", b"GET / HTTP/1.1\nA: b\n\nrest", Some(b"GET / HTTP/1.1\nA: b\n\n")),
             ("blank lines before", b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", Some(b"GET / HTTP/1.1\r\n\r\n")),

@@ -142,7 +142,8 @@ mod tests {
     #[test]
     fn every_kind_of_frame_comes_off_however_it_is_split() {
         let signed = b"4;chunk-signature=ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648\r\nwiki\r\n0;chunk-signature=b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9\r\n\r\n";
-        let rows: &[(&str, &[u8], &[u8], Option<&str>)] = &[
+        type Row<'a> = (&'a str, &'a [u8], &'a [u8], Option<&'a str>);
+        let rows: &[Row<'_>] = &[
             ("signed", signed, b"wiki", None),
             ("unsigned, trailer", b"4\r\nwiki\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n", b"wiki", Some("AAAAAA==")),
             ("signed trailer", b"4;chunk-signature=0\r\nwiki\r\n0;chunk-signature=0\r\nx-amz-checksum-crc32:AAAAAA==\r\nx-amz-trailer-signature:0\r\n\r\n", b"wiki", Some("AAAAAA==")),
