@@ -191,11 +191,11 @@ impl Backfill<'_> {
 
     /// How a multipart object was cut, as far as the service says: part numbers and lengths.
     async fn part_sizes(&self, place: &Place, whole: &Head) -> Vec<v1::PartLayout> {
-        if !looks_multipart(&whole.etag) {
-            return Vec::new();
-        }
+        let Some(parts) = marked_parts(&whole.etag) else { return Vec::new() };
         let Ok(first) = self.cloud.head(place, Some(1)).await else { return Vec::new() };
-        let Some(count) = first.parts_count.filter(|_| first.etag == whole.etag) else { return Vec::new() };
+        // Some services answer a part's own ETag; that they speak of the same object shows in its mark.
+        let of_whole = |count: &u32| first.etag == whole.etag || *count == parts;
+        let Some(count) = first.parts_count.filter(of_whole) else { return Vec::new() };
         let last = match count {
             0 | 1 => first.size,
             _ => match self.cloud.head(place, Some(count)).await {
@@ -219,8 +219,9 @@ fn changed() -> Reading {
 }
 
 /// Services mark a multipart ETag with the number of parts behind a dash. Only a hint to ask further.
-fn looks_multipart(etag: &str) -> bool {
-    etag.rsplit_once('-').is_some_and(|(_, count)| !count.is_empty() && count.bytes().all(|b| b.is_ascii_digit()))
+fn marked_parts(etag: &str) -> Option<u32> {
+    let (_, count) = etag.rsplit_once('-')?;
+    count.bytes().all(|b| b.is_ascii_digit()).then(|| count.parse().ok())?
 }
 
 /// The layout of an object whose first and last part say that all but the last are of one length.
@@ -251,8 +252,8 @@ mod tests {
 
     #[test]
     fn only_an_etag_with_a_count_is_asked_for_its_parts() {
-        for (etag, multipart) in [("d41d8cd9-3", true), ("d41d8cd9", false), ("a-b", false), ("", false), ("x-", false)] {
-            assert_eq!(looks_multipart(etag), multipart, "{etag}");
+        for (etag, parts) in [("d41d8cd9-3", Some(3)), ("d41d8cd9", None), ("a-b", None), ("", None), ("x-", None)] {
+            assert_eq!(marked_parts(etag), parts, "{etag}");
         }
     }
 }
