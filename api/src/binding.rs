@@ -75,7 +75,7 @@ pub struct CloudBindingSpec {
     #[serde(default)]
     pub interception: Interception,
 
-    /// Which replaced and deleted versions the store lets go. Without it, it keeps every version that it recorded.
+    /// Which versions the store lets go. Without it, it keeps every version that it recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
 
@@ -183,15 +183,16 @@ pub enum Interception {
     Proxy,
 }
 
-/// Which replaced and deleted versions are kept: those that either of the two keeps. A key's current version always is.
+/// Which versions the store lets go: those past either bound. The current version of a key always stays, and nothing
+/// of a key goes while a gap of it is open.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retention {
-    /// This many of the newest replaced versions of a key.
+    /// Versions of one key that are kept at most, the current one and deletions counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub versions: Option<u32>,
-    /// Versions that were replaced or deleted in the last so many days.
+    /// Days for which a version is kept after it was replaced or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_500))]
     pub days: Option<u32>,
@@ -207,8 +208,6 @@ pub struct Migration {
     /// Bytes per second that it may send, like `200Mi`. Without it, as many as the line carries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Rate>,
-    /// While true, nothing is sent to the new provider; what has arrived stays.
-    pub paused: bool,
     /// Say what a migration would do, and change nothing at either provider.
     pub dry_run: bool,
     /// Shortcomings under which the new provider may come into force all the same.
@@ -220,14 +219,7 @@ pub struct Migration {
 
 impl Default for Migration {
     fn default() -> Migration {
-        Migration {
-            parallelism: 16,
-            bandwidth: None,
-            paused: false,
-            dry_run: false,
-            accept: Vec::new(),
-            conflicts: Conflicts::Stop,
-        }
+        Migration { parallelism: 16, bandwidth: None, dry_run: false, accept: Vec::new(), conflicts: Conflicts::Stop }
     }
 }
 

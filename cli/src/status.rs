@@ -87,7 +87,7 @@ fn coverage(coverage: Option<&Coverage>, unconfirmed: u64, now: i64) -> String {
         units::ago(coverage.finished_unix, now),
     );
     if unconfirmed > 0 {
-        text.push_str(&format!("; {} recorded since", units::count(unconfirmed)));
+        text.push_str(&format!("; {} recorded since it began", units::count(unconfirmed)));
     }
     text
 }
@@ -106,11 +106,14 @@ fn gaps(binding: &BindingStatus) -> String {
 }
 
 fn migration(progress: &Progress, now: i64) -> String {
+    let route = if progress.target.is_empty() || progress.target == progress.source {
+        progress.source.clone()
+    } else {
+        format!("{} → {}", progress.source, progress.target)
+    };
     let mut text = format!(
-        "{}, {} → {}: {} of {} objects ({}), {} of {}",
+        "{}, {route}: {} of {} objects ({}), {} of {}",
         progress.phase,
-        progress.source,
-        progress.target,
         units::count(progress.objects_done),
         units::count(progress.objects_total),
         units::percent(progress.objects_done, progress.objects_total),
@@ -295,7 +298,7 @@ photos
   besides     hetzner, s3+https://hetzner.test
   buckets     photos
   held        1 200 objects, 64.0 MiB
-  coverage    99.9 % of objects (1 200 of 1 201), 98.4 % of bytes (64.0 MiB of 65.0 MiB), as of 3 min ago; 7 recorded since
+  coverage    99.9 % of objects (1 200 of 1 201), 98.4 % of bytes (64.0 MiB of 65.0 MiB), as of 3 min ago; 7 recorded since it began
   gaps        3 open: Overflow 2, Concurrent 1; see hawser gaps
   traffic     4 sessions, 1 write under way
   migration   Replicating, aws → hetzner: 300 of 1 200 objects (25.0 %), 16.0 MiB of 64.0 MiB, 1 failed, started 60 s ago

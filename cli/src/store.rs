@@ -61,9 +61,9 @@ impl Store {
     /// Current objects, or those of a tick, in the order of their keys.
     pub(crate) async fn objects(&mut self, mut request: ListObjectsRequest) -> Result<Streaming<ObjectEntry>, Failure> {
         request.binding.clone_from(&self.binding);
-        let bucket = request.bucket.clone();
+        let (bucket, provider) = (request.bucket.clone(), request.provider.clone());
         let answer = self.catalog.list_objects(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.no_bucket(&bucket, status))
+        answer.map(tonic::Response::into_inner).map_err(|status| self.no_bucket(&bucket, &provider, status))
     }
 
     /// Kept versions, keys in their order, the newest version first.
@@ -72,9 +72,9 @@ impl Store {
         mut request: ListObjectsRequest,
     ) -> Result<Streaming<ObjectEntry>, Failure> {
         request.binding.clone_from(&self.binding);
-        let bucket = request.bucket.clone();
+        let (bucket, provider) = (request.bucket.clone(), request.provider.clone());
         let answer = self.catalog.list_versions(request).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| self.no_bucket(&bucket, status))
+        answer.map(tonic::Response::into_inner).map_err(|status| self.no_bucket(&bucket, &provider, status))
     }
 
     /// One object; `None` when no such version is known.
@@ -102,11 +102,14 @@ impl Store {
     }
 
     /// What a listing's answer means: there is nothing else that it could lack.
-    fn no_bucket(&self, bucket: &str, status: Status) -> Failure {
-        match status.code() {
-            Code::NotFound => {
+    fn no_bucket(&self, bucket: &str, provider: &str, status: Status) -> Failure {
+        match (status.code(), provider) {
+            (Code::NotFound, "") => {
                 Failure::NotFound(format!("bucket {bucket} is not in the copy: hawser ls shows which are"))
             }
+            (Code::NotFound, _) => Failure::NotFound(format!(
+                "no bucket {bucket} of provider {provider} is in the copy: hawser status shows the providers"
+            )),
             _ => self.refused(status),
         }
     }

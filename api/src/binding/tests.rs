@@ -30,7 +30,7 @@ spec:
   blockSize: 128Ki
   interception: Redirect
   retention: {versions: 10, days: 90}
-  migration: {parallelism: 16, bandwidth: 200Mi, paused: false, dryRun: false, accept: [], conflicts: Stop}
+  migration: {parallelism: 16, bandwidth: 200Mi, dryRun: false, accept: [], conflicts: Stop}
 "#;
 
 const LEAST: &str = r#"
