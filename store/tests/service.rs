@@ -574,3 +574,94 @@ async fn an_object_read_in_ranges_is_whole_once_every_block_was_seen() {
     assert_eq!(client.read(&entry, 0, 0).await.unwrap(), content);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_index_shows_what_the_one_before_showed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.client("shop").await;
+    let mut one = client.session(hello("photos", 1)).await.unwrap();
+    let mut two = client.session(hello("photos", 2)).await.unwrap();
+    for number in 0..20 {
+        accepted(one.put(object(A, "photos", &format!("k{number}")), &noise(number, 3000), "e").await);
+    }
+    let (first, second) = (one.stamp(), two.stamp());
+    accepted(one.put_since(object(A, "photos", "k1"), b"one", "e1", first).await);
+    accepted(two.put_since(object(A, "photos", "k1"), b"two", "e2", second).await);
+    let (listed, versions, gaps) =
+        (client.list("photos").await.unwrap(), client.versions("photos").await, client.gaps().await);
+    assert_eq!((listed.len(), gaps.len()), (20, 1));
+    drop((one, two));
+    server.stop().await;
+
+    let path = dir.path().to_owned();
+    let rebuilt =
+        tokio::task::spawn_blocking(move || hawser_store::admin::rebuild_index(&path).unwrap()).await.unwrap();
+    assert!(matches!(rebuilt, hawser_store::admin::Line::Done { clean: true, .. }), "{rebuilt:?}");
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.client("shop").await;
+    assert_eq!(client.list("photos").await.unwrap(), listed);
+    assert_eq!(client.versions("photos").await, versions);
+    assert_eq!(client.gaps().await, gaps);
+    assert_eq!(client.read(&listed[3], 0, 0).await.unwrap().len(), 3000);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_records_of_one_session_share_their_syncs_and_keep_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.client("shop").await;
+    let mut session = client.session(hello("photos", 1)).await.unwrap();
+    let mut sequences = Vec::new();
+    for number in 0..500_u64 {
+        // Each object is written twice, so that order shows; its content travels inside.
+        let key = object(A, "photos", &format!("k{}", number / 2));
+        let (head, answer) = (session.stamp(), session.stamp());
+        let put = put_of(key, body(&noise(number, 100)), &format!("e{number}"));
+        sequences.push(session.send(recorded(0, put, head, answer)).await);
+    }
+    let mut last = 0;
+    for sequence in sequences {
+        let tick = accepted(session.receipt(sequence).await);
+        assert!(tick > last, "tick {tick} after {last}");
+        last = tick;
+    }
+    let listed = client.list("photos").await.unwrap();
+    assert_eq!(listed.len(), 250);
+    for entry in &listed {
+        let key = String::from_utf8(entry.object.as_ref().unwrap().key.to_vec()).unwrap();
+        let number: u64 = key[1..].parse().unwrap();
+        assert_eq!(entry.etag, format!("e{}", 2 * number + 1), "{key}");
+    }
+    assert!(client.gaps().await.is_empty());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folders_door_leads_to_the_server_that_has_it() {
+    use hawser_store::admin::{self, Line, Work};
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.client("shop").await;
+    let mut session = client.session(hello("photos", 1)).await.unwrap();
+    accepted(session.put(object(A, "photos", "k"), b"content", "e").await);
+    let backup = tempfile::tempdir().unwrap();
+    let work = [Work::Stats, Work::Scrub, Work::Gc, Work::Backup { to: backup.path().to_owned() }];
+    for work in work {
+        let (path, asked) = (dir.path().to_owned(), work.clone());
+        let lines = tokio::task::spawn_blocking(move || {
+            let mut lines = Vec::new();
+            admin::run(&path, &asked, &mut |line| lines.push(line)).unwrap();
+            lines
+        });
+        let lines = lines.await.unwrap();
+        assert!(matches!(&lines[..], [Line::Done { clean: true, .. }]), "{work:?}: {lines:?}");
+    }
+    server.stop().await;
+    let server = Server::start(backup.path(), &[]).await;
+    let client = server.client("shop").await;
+    let entry = client.get("photos", "k").await.unwrap();
+    assert_eq!(client.read(&entry, 0, 0).await.unwrap(), b"content");
+    server.stop().await;
+}

@@ -78,9 +78,12 @@ impl Catalog {
     /// # Errors
     /// [`ListError::Index`].
     pub(crate) fn unconfirmed(&self, domain: DomainId, row: &BindingRow, identity: &str) -> Result<u64, ListError> {
-        let begin = row.coverage.get(identity).map_or(0, |coverage| coverage.begin_tick);
         let view = self.store().view();
-        Ok(bindings::unconfirmed(&view, domain, &row.hello, identity, begin, UNCONFIRMED_MAX)?)
+        let Some(coverage) = row.coverage.get(identity) else {
+            let buckets = bindings::buckets_at(&view, domain, &row.hello, identity)?;
+            return Ok(buckets.iter().map(|(_, bucket)| bucket.objects).sum());
+        };
+        Ok(bindings::unconfirmed(&view, domain, &row.hello, identity, coverage.begin_tick, UNCONFIRMED_MAX)?)
     }
 
     /// Open gaps of a binding that a switch away from `identity` has to ask about, by reason.
@@ -159,8 +162,11 @@ fn status(view: &View<'_>, domain: DomainId, row: BindingRow) -> Result<v1::Bind
         intents += u64::from(decode::<IntentRow>(FACTS, &pair?.1)?.binding == hello.binding);
     }
     let coverage = row.coverage.get(&row.force).copied();
-    let begin = coverage.as_ref().map_or(0, |coverage| coverage.begin_tick);
-    let unconfirmed = bindings::unconfirmed(view, domain, hello, &row.force, begin, UNCONFIRMED_MAX)?;
+    let unconfirmed = match &coverage {
+        // Counting one by one is for what came since; before the first backfill it is everything.
+        None => object_count,
+        Some(coverage) => bindings::unconfirmed(view, domain, hello, &row.force, coverage.begin_tick, UNCONFIRMED_MAX)?,
+    };
     Ok(v1::BindingStatus {
         binding: hello.binding.clone(),
         provider_in_force: bindings::provider_name(hello, &row.force).unwrap_or_default().to_owned(),

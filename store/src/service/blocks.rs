@@ -37,6 +37,9 @@ const OFFER_IDLE: Duration = Duration::from_secs(30);
 /// Blocks of one stream on their way to the log at once.
 const PUTS_MAX: usize = 64;
 
+/// Room that offers leave to bodies inside records: whoever offers and does not put holds up nobody's records.
+const RESERVED: usize = 8 * 1024 * 1024;
+
 type Answers = mpsc::Sender<Result<v1::BlocksDown, Status>>;
 
 /// Serves one stream of blocks.
@@ -156,7 +159,8 @@ async fn answer(
     let len = (offer.length as usize).div_ceil(hashes.len()).saturating_mul(lacking).min(lacking * BLOCK_LEN_MAX);
     let store = service.catalog.store();
     let full = store.ready().is_err() || open >= OFFERS_MAX;
-    let room = if full { None } else { store.try_room(len) };
+    let room = if full { None } else { store.try_room(len.saturating_add(RESERVED)) };
+    let room = room.map(|mut room| room.split(len.min(room.len().saturating_sub(RESERVED))));
     let state = |have: &bool| {
         if *have {
             HAVE
