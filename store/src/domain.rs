@@ -15,7 +15,7 @@ use crate::names::{BlockKey, DomainId};
 use crate::prepare::{self, Packed};
 use crate::segment::{BLOCK_LEN_MAX, ENTRY_LEN_MAX, Subject};
 use crate::segments::ReadError;
-use crate::space::Full;
+use crate::space::{Full, SMALL_ENTRY_LEN};
 use crate::store::{Core, Room, Store};
 
 /// Blocks looked up at once: enough to share the index's reads, few enough to stay in the cache.
@@ -232,9 +232,20 @@ impl Domain {
             return Err(CommitError::Missing(missing));
         }
         let (done, wait) = oneshot::channel();
-        let packed = Packed::entry(entry.clone());
+        let packed = self.pack(entry.clone()).await;
         core.log.push(Item::Entry(NewEntry { domain: self.id, content: entry, packed, gate, done }))?;
         wait.await.map_err(|_| core.log.closed().into())
+    }
+
+    /// Packs an entry; a large one, which takes milliseconds, on the threads that are there for it.
+    async fn pack(&self, entry: Bytes) -> Packed {
+        if entry.len() <= SMALL_ENTRY_LEN {
+            return Packed::entry(entry);
+        }
+        let (done, wait) = oneshot::channel();
+        let job = entry.clone();
+        self.store.pool().submit(move || drop(done.send(Packed::entry(job)))); // the caller may have gone
+        wait.await.unwrap_or_else(|_| Packed::plain(entry))
     }
 
     fn find_all(&self, keys: &[BlockKey]) -> Result<Vec<bool>, ReadError> {

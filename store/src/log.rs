@@ -10,6 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -627,13 +628,14 @@ impl Writer {
 }
 
 impl Current {
-    /// Has the kernel begin to write out what it was given, and let go of what it has written: a later
-    /// sync then finds little to do, and blocks that nobody reads soon leave the memory to others. It is
-    /// advice: what comes of it does not matter, and a write that fails is told by the next sync.
+    /// Has the kernel begin to write out what it was given since the last time: a later sync then finds
+    /// little to do. What is dirty is written and stays in memory for readers, as this asks once for each
+    /// byte. It is advice: what comes of it does not matter, and a write that fails is told by the next sync.
     fn write_out(&mut self) {
         if self.len - self.asked >= WRITE_OUT_LEN {
+            let len = NonZeroU64::new(self.len - self.asked);
+            let _ = rustix::fs::fadvise(&*self.file, self.asked, len, rustix::fs::Advice::DontNeed);
             self.asked = self.len;
-            let _ = rustix::fs::fadvise(&*self.file, 0, None, rustix::fs::Advice::DontNeed);
         }
     }
 }
