@@ -582,9 +582,11 @@ async fn a_rebuilt_index_shows_what_the_one_before_showed() {
     let client = server.client("shop").await;
     let mut one = client.session(hello("photos", 1)).await.unwrap();
     let mut two = client.session(hello("photos", 2)).await.unwrap();
+    let mut tick = 0;
     for number in 0..20 {
-        accepted(one.put(object(A, "photos", &format!("k{number}")), &noise(number, 3000), "e").await);
+        tick = accepted(one.put(object(A, "photos", &format!("k{number}")), &noise(number, 3000), "e").await);
     }
+    (one.hear_tick(tick).await, two.hear_tick(tick).await);
     let (first, second) = (one.stamp(), two.stamp());
     accepted(one.put_since(object(A, "photos", "k1"), b"one", "e1", first).await);
     accepted(two.put_since(object(A, "photos", "k1"), b"two", "e2", second).await);
