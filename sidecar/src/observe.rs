@@ -1,5 +1,8 @@
 //! What becomes of the copy of one bound connection: understood, cut, offered, told. May fail or lag: the relay
 //! never knows. A bug of ours here costs a gap of the binding and nothing else.
+//!
+//! All of it runs on a thread of its own: hashing never keeps a relay from its sockets, and a busy relay never keeps
+//! its own observer, which it wakes for every chunk, from running.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -7,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -35,6 +39,20 @@ pub struct Ctx {
     lapses: OnceLock<Arc<Lapses>>,
     /// Observations and deliveries under way.
     work: watch::Sender<usize>,
+    runtime: Handle,
+    /// Whose handle that is, where it is ours.
+    _thread: Option<Thread>,
+}
+
+/// The thread of all observers. What still runs on it when it is dropped is cut off.
+struct Thread(Option<Runtime>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Why nothing can be observed.
@@ -49,9 +67,12 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The thread.
+    #[error("no thread can be started for the copy")]
+    Thread(#[source] std::io::Error),
 }
 
-/// Begins the sessions with the store, which may be absent, and follows the bindings. Needs a tokio runtime.
+/// Begins the sessions with the store, which may be absent, and follows the bindings.
 ///
 /// # Errors
 /// [`StartError`].
@@ -70,10 +91,20 @@ pub fn start(
     let place =
         Place { url: copying.store.clone(), token_file: copying.token_file.clone(), ca_file: copying.store_ca.clone() };
     let tally = Arc::new(Tally::registered(metrics));
-    let sessions = Sessions::new(place, Arc::new(journal), Arc::clone(budget), Arc::clone(ticks), Arc::clone(&tally));
+    let thread = Builder::new_multi_thread().worker_threads(1).thread_name("copy").enable_all().build();
+    let thread = thread.map_err(StartError::Thread)?;
+    let runtime = thread.handle().clone();
+    let sessions = Sessions::new(
+        place,
+        Arc::new(journal),
+        Arc::clone(budget),
+        Arc::clone(ticks),
+        Arc::clone(&tally),
+        runtime.clone(),
+    );
     sessions.bind(&bindings.table().bindings());
-    tokio::spawn(follow(bindings.clone(), Arc::clone(&sessions)));
-    Ok(Ctx::new(sessions, Arc::clone(budget), tally))
+    runtime.spawn(follow(bindings.clone(), Arc::clone(&sessions)));
+    Ok(Arc::new(Ctx { _thread: Some(Thread(Some(thread))), ..Ctx::on(runtime, sessions, Arc::clone(budget), tally) }))
 }
 
 /// Says hello for every edit of the bindings, until they are dropped with the process.
@@ -86,9 +117,10 @@ async fn follow(bindings: Bindings, sessions: Arc<Sessions>) {
 }
 
 impl Ctx {
-    /// Observers that tell what they see through `sessions`.
-    pub fn new(sessions: Arc<Sessions>, budget: Arc<Budget>, tally: Arc<Tally>) -> Arc<Ctx> {
-        Arc::new(Ctx { sessions, budget, tally, lapses: OnceLock::new(), work: watch::Sender::default() })
+    /// Observers on this `runtime` that tell what they see through `sessions`.
+    pub fn on(runtime: Handle, sessions: Arc<Sessions>, budget: Arc<Budget>, tally: Arc<Tally>) -> Ctx {
+        let (lapses, work) = (OnceLock::new(), watch::Sender::default());
+        Ctx { sessions, budget, tally, lapses, work, runtime, _thread: None }
     }
 
     /// Tells the store of every lapse.
@@ -139,8 +171,14 @@ impl Drop for Working {
 }
 
 /// Takes the copy of one connection to its end.
-pub async fn observe(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>) {
-    let _working = ctx.work();
+pub async fn observe(copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>) {
+    let working = ctx.work();
+    let runtime = ctx.runtime.clone();
+    // It fails only when the process ends: a panic is caught where it can be told.
+    let _ = runtime.spawn(take(copy, bound, ctx, working)).await;
+}
+
+async fn take(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>, working: Working) {
     let understood = AssertUnwindSafe(understand(&mut copy, &bound, &ctx)).catch_unwind().await;
     if understood.is_err() {
         // Writes that were under way became gaps as they were dropped; those that follow are nobody's.
@@ -149,6 +187,7 @@ pub async fn observe(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>) {
         let _lapse = ctx.lapse(&bound, Lapse::Unparsed);
         while copy.next().await.is_some() {}
     }
+    drop(working);
 }
 
 async fn understand(copy: &mut Copy, bound: &Arc<Bound>, ctx: &Arc<Ctx>) {

@@ -15,6 +15,7 @@ use hawser_api::connect::Store;
 use hawser_api::v1::control_up::Message;
 use hawser_api::v1::receipt;
 use hawser_api::{GapReason, GapScope, Stamp, v1};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -50,6 +51,7 @@ pub struct Sessions {
     budget: Arc<Budget>,
     ticks: Arc<Ticks>,
     tally: Arc<Tally>,
+    runtime: Handle,
     open: Mutex<Open>,
 }
 
@@ -71,19 +73,20 @@ pub struct Flushed {
 }
 
 impl Sessions {
-    /// No session yet.
+    /// No session yet. Their work is done on `runtime`.
     pub fn new(
         place: Place,
         journal: Arc<Journal>,
         budget: Arc<Budget>,
         ticks: Arc<Ticks>,
         tally: Arc<Tally>,
+        runtime: Handle,
     ) -> Arc<Sessions> {
-        Arc::new(Sessions { place, journal, budget, ticks, tally, open: Mutex::default() })
+        Arc::new(Sessions { place, journal, budget, ticks, tally, runtime, open: Mutex::default() })
     }
 
     /// Speaks for these bindings from now on: begins the sessions that there are not yet, so that ticks are heard
-    /// before the first byte passes, and says hello again where a manifest changed. Needs a tokio runtime.
+    /// before the first byte passes, and says hello again where a manifest changed.
     pub fn bind(&self, bindings: &[Arc<CloudBinding>]) {
         for binding in bindings {
             let session = self.of(binding);
@@ -120,8 +123,8 @@ impl Sessions {
             ticks: Arc::clone(&self.ticks),
             tally: Arc::clone(&self.tally),
         });
-        open.tasks.spawn(offering);
-        open.tasks.spawn(stream::keep(store, Arc::clone(&session)));
+        open.tasks.spawn_on(offering, &self.runtime);
+        open.tasks.spawn_on(stream::keep(store, Arc::clone(&session)), &self.runtime);
         open.sessions.insert(name, Arc::clone(&session));
         session
     }

@@ -13,9 +13,10 @@ use tokio::sync::mpsc;
 
 use crate::budget::{Budget, Share};
 
-/// Chunks that may wait for the copy of one connection. A TLS record makes one chunk, so this is
-/// at most 8 MiB; the pod's [`Budget`] ends it earlier.
-const QUEUE_CHUNKS_MAX: usize = 512;
+/// Chunks that may wait for the copy of one connection. A TLS record of 16 KiB makes one chunk, so this is
+/// 32 MiB, the whole default [`Budget`]: on a busy machine the copy's thread may not run for 100 ms, in which
+/// 8 MiB would be lost for want of places, not of room.
+const QUEUE_CHUNKS_MAX: usize = 2048;
 
 /// Things that found no room in the queue and are told as soon as there is some. Neighbours of one
 /// side merge, so this many means that both sides spoke in turns while the copy stood still.

@@ -28,6 +28,7 @@ use hawser_sidecar::tally::Tally;
 use hawser_sidecar::tee::{self, Side};
 use hawser_sidecar::ticks::Ticks;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 const BLOCK: usize = 16 * 1024;
@@ -54,11 +55,18 @@ impl Sidecar {
         let tally = Arc::new(Tally::registered(&metrics));
         let journal = Arc::new(state_dir.map_or_else(Journal::in_memory, |dir| Journal::open(dir).unwrap()));
         let place = Place { url: format!("http://{store}"), token_file: None, ca_file: None };
-        let sessions = Sessions::new(place, journal, Arc::clone(&budget), Arc::clone(&ticks), Arc::clone(&tally));
+        let sessions = Sessions::new(
+            place,
+            journal,
+            Arc::clone(&budget),
+            Arc::clone(&ticks),
+            Arc::clone(&tally),
+            Handle::current(),
+        );
         let bound = bound();
         let bindings: Vec<Arc<CloudBinding>> = vec![Arc::clone(&bound.entries[0].binding)];
         sessions.bind(&bindings);
-        let ctx = Ctx::new(Arc::clone(&sessions), Arc::clone(&budget), tally);
+        let ctx = Arc::new(Ctx::on(Handle::current(), Arc::clone(&sessions), Arc::clone(&budget), tally));
         let lapses = Lapses::new(Arc::clone(&ticks), metrics, Arc::clone(&ctx).on_lapse());
         ctx.lend(Arc::clone(&lapses));
         Sidecar { ctx, sessions, lapses, budget, ticks, bound }

@@ -9,7 +9,7 @@ use hawser_api::connect::Store;
 use hawser_api::v1::blocks_down::Message as Down;
 use hawser_api::v1::blocks_up::Message as Up;
 use hawser_api::v1::capture_client::CaptureClient;
-use hawser_api::{GapReason, v1};
+use hawser_api::{BlockHash, GapReason, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -120,18 +120,18 @@ async fn serve(stream: Connected, asked: &mut mpsc::Receiver<Asked>, ledger: &mu
     }
 }
 
-/// Puts go before offers: they give room in the budget back.
+/// Offers go before puts: they are short, "have" gives room in the budget back at once, and the answers come while
+/// the puts are on their way.
 fn fill(outbox: &mut VecDeque<Up>, ledger: &mut Ledger, shared: &Shared, hurry: &mut bool) {
-    outbox.extend(ledger.next_put().into_iter().map(Up::Put));
-    if !outbox.is_empty() {
-        return;
-    }
     match ledger.next_offer(Instant::now(), *hurry) {
         Some(offer) => {
-            shared.tally.offered((offer.hashes.len() / hawser_api::BlockHash::LEN) as u64);
+            shared.tally.offered((offer.hashes.len() / BlockHash::LEN) as u64);
             outbox.push_back(Up::Offer(offer));
         }
-        None => *hurry = false,
+        None => {
+            *hurry = false;
+            outbox.extend(ledger.next_put().into_iter().map(Up::Put));
+        }
     }
 }
 
