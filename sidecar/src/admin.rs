@@ -32,7 +32,10 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>, ready: Arc<Atom
             async move { Ok::<_, Infallible>(response) }
         });
         tokio::spawn(async move {
-            let connection = http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(HEAD_MAX).serve_connection(TokioIo::new(socket), answer);
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_MAX)
+                .serve_connection(TokioIo::new(socket), answer);
             let _ = connection.await; // a client that went away needs no word
         });
     }

@@ -45,7 +45,9 @@ pub enum AuthorityError {
         source: io::Error,
     },
     /// A certificate could not be made, or the kept one not be read.
-    #[error("the CA's certificate cannot be made or read; remove ca.pem and ca-key.pem from --state-dir to begin with a new one")]
+    #[error(
+        "the CA's certificate cannot be made or read; remove ca.pem and ca-key.pem from --state-dir to begin with a new one"
+    )]
     Certificate(#[from] rcgen::Error),
 }
 
@@ -86,7 +88,8 @@ impl Authority {
 
     fn of(key: KeyPair, pem: &str) -> Result<Authority, AuthorityError> {
         use rustls::pki_types::pem::PemObject;
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+        let certificate =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         let leaves = moka::sync::Cache::builder().max_capacity(LEAVES_MAX).time_to_live(LEAF_USE).build();
         Ok(Authority { issuer, certificate, leaves })
@@ -182,7 +185,8 @@ mod tests {
         let authority = Authority::open(None).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(authority.certificate().clone()).unwrap();
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).build().unwrap();
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider())).build().unwrap();
         let verify = |leaf: &str, name: &str| {
             let leaf = authority.leaf(leaf).unwrap();
             let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -198,7 +202,8 @@ mod tests {
     #[test]
     fn a_leaf_is_made_once_and_has_its_own_key() {
         let authority = Authority::open(None).unwrap();
-        let (one, again, other) = (authority.leaf("a").unwrap(), authority.leaf("a").unwrap(), authority.leaf("b").unwrap());
+        let (one, again, other) =
+            (authority.leaf("a").unwrap(), authority.leaf("a").unwrap(), authority.leaf("b").unwrap());
         assert!(Arc::ptr_eq(&one, &again));
         assert_ne!(one.key.public_key(), other.key.public_key());
     }

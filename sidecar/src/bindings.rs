@@ -83,7 +83,9 @@ impl Table {
         for binding in hawser_api::binding::load_all(path)? {
             let binding = Arc::new(binding);
             for provider in &binding.spec.providers {
-                let own = files.iter().find(|file| file.path.file_name().is_some_and(|name| *name == *roots_file(&provider.name)));
+                let own = files
+                    .iter()
+                    .find(|file| file.path.file_name().is_some_and(|name| *name == *roots_file(&provider.name)));
                 let roots = match own {
                     Some(file) => trust::read(&file.path)?,
                     None => Vec::new(),
@@ -175,12 +177,18 @@ impl Follower {
         }
         match Table::of(&self.path, &files) {
             Ok(table) => {
-                tracing::info!(bindings = table.bindings().len(), "the bindings changed; open connections keep what they began with");
+                tracing::info!(
+                    bindings = table.bindings().len(),
+                    "the bindings changed; open connections keep what they began with"
+                );
                 self.table.send_replace(Arc::new(table));
                 self.metrics.bindings_valid.set(1);
             }
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the bindings changed and cannot be used; the last good ones stay in force");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the bindings changed and cannot be used; the last good ones stay in force"
+                );
                 self.metrics.bindings_valid.set(0);
             }
         }
@@ -203,7 +211,8 @@ fn read_all(path: &Path) -> Vec<File> {
         name.starts_with("upstream-") && name.ends_with(".pem")
     };
     let is_manifest = |path: &Path| path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.retain(|file| is_roots(file) || (path.is_dir() && is_manifest(file)));
     if !path.is_dir() {
         paths.push(path.to_owned());

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::AlertDescription;
 use tokio::net::TcpStream;
 
 use crate::accept;
@@ -25,6 +26,9 @@ use crate::upstream::{self, Own, UpstreamError};
 
 /// How long a refused client may take to read why, while it may still be sending.
 const REFUSAL_LINGER: Duration = Duration::from_secs(2);
+
+/// How long an unfinished head is waited for until its Host is given up: it may be no HTTP at all, and the cloud waits.
+const HOST_WAIT: Duration = Duration::from_millis(300);
 
 /// What all connections share.
 pub struct Ctx {
@@ -126,7 +130,7 @@ async fn serve(mut client: Leg, mut cloud: Leg, to: Authority, ctx: &Ctx) {
         return splice(client, cloud, "spliced", ctx).await; // not ours: not even looked at
     }
     let look = tokio::select! {
-        look = look(&mut client, &cloud) => look,
+        look = look(&mut client, &cloud, table.bound(&to.host, to.port).is_some()) => look,
         () = ctx.drain.asked() => return,
     };
     let name = match &look {
@@ -172,13 +176,24 @@ async fn splice(client: Leg, cloud: Leg, how: &'static str, ctx: &Ctx) {
     relay(client, cloud, None, None, ctx).await;
 }
 
-async fn relay(client: Leg, cloud: Leg, tee: Option<Tee>, forward: Option<Forward>, ctx: &Ctx) -> Option<(Leg, Vec<u8>)> {
-    let relay = Relay { client, cloud, tee, forward, ticks: Arc::clone(&ctx.ticks), passed: ctx.metrics.passed.clone() };
+async fn relay(
+    client: Leg,
+    cloud: Leg,
+    tee: Option<Tee>,
+    forward: Option<Forward>,
+    ctx: &Ctx,
+) -> Option<(Leg, Vec<u8>)> {
+    let relay =
+        Relay { client, cloud, tee, forward, ticks: Arc::clone(&ctx.ticks), passed: ctx.metrics.passed.clone() };
     match relay.run(&ctx.drain).await {
         Outcome::Elsewhere(client, held) => return Some((client, held)),
         Outcome::Broke(side, broken) => {
             ctx.metrics.fault(word(side), cause(&broken));
-            tracing::debug!(side = word(side), error = &broken as &dyn std::error::Error, "a connection broke, and was broken on the other side");
+            tracing::debug!(
+                side = word(side),
+                error = &broken as &dyn std::error::Error,
+                "a connection broke, and was broken on the other side"
+            );
         }
         Outcome::Closed | Outcome::Drained => {}
     }
@@ -202,22 +217,25 @@ enum Look {
     Other,
 }
 
-/// Waits for the client's first bytes until they say what they are, or until the cloud speaks or closes.
-async fn look(client: &mut Leg, cloud: &Leg) -> Look {
+/// Waits for the client's first bytes until they say what they are, or until the cloud speaks or closes. In the
+/// clear the Host matters only where the address is not `known` as bound already.
+async fn look(client: &mut Leg, cloud: &Leg, known: bool) -> Look {
     loop {
-        match peek::first(client.unread()) {
+        let patience = match peek::first(client.unread()) {
             First::Tls(hello) => return Look::Tls(hello),
+            First::NotTls if known => return Look::Other,
             First::NotTls => match peek::http_host(client.unread()) {
                 Host::Named(host) => return Look::Http(host),
                 Host::Unnamed => return Look::Other,
-                Host::Unknown => {}
+                Host::Unknown => HOST_WAIT,
             },
-            First::Unknown => {}
-        }
+            First::Unknown => Duration::MAX,
+        };
         let mut first = [0];
         tokio::select! {
             read = client.read_some(peek::HELLO_LEN_MAX) => if !matches!(read, Ok(1..)) { return Look::Other },
             _ = cloud.socket().peek(&mut first) => return Look::Other,
+            () = tokio::time::sleep(patience) => return Look::Other,
         }
     }
 }
@@ -247,7 +265,12 @@ fn unpaired(error: PairError, client: Leg, cloud: Leg, kind: Kind, bound: &Bound
     match error {
         PairError::Cloud(broken) => {
             ctx.metrics.fault("cloud", cause(&broken));
-            tracing::warn!(host = kind.host, port = kind.port, error = &broken as &dyn std::error::Error, "cloud: its TLS failed, so the application's connection was closed");
+            tracing::warn!(
+                host = kind.host,
+                port = kind.port,
+                error = &broken as &dyn std::error::Error,
+                "cloud: its TLS failed, so the application's connection was closed"
+            );
             if matches!(broken, Broken::Socket(_)) {
                 client.reset();
             }
@@ -255,14 +278,18 @@ fn unpaired(error: PairError, client: Leg, cloud: Leg, kind: Kind, bound: &Bound
         PairError::Client(broken) => {
             ctx.metrics.fault("pod", cause(&broken));
             let answer = match &broken {
-                Broken::Alert(_) => Some(Answer::Refuses),
+                Broken::Alert(alert) if is_about_the_certificate(*alert) => Some(Answer::Refuses),
                 Broken::Socket(_) | Broken::Closed => Some(Answer::Closes),
-                Broken::Tls(_) => None, // it failed for another reason than our certificate
+                Broken::Alert(_) | Broken::Tls(_) => None, // it failed for another reason than our certificate
             };
             let host = kind.host.clone();
             let open = || ctx.lapses.open(bound, Lapse::Distrust);
             if answer.is_some_and(|answer| ctx.distrust.note(kind, answer, Instant::now(), open)) {
-                tracing::warn!(host, error = &broken as &dyn std::error::Error, "pod: a client does not trust the CA: its kind is passed through for 10 minutes, unobserved");
+                tracing::warn!(
+                    host,
+                    error = &broken as &dyn std::error::Error,
+                    "pod: a client does not trust the CA: its kind is passed through for 10 minutes, unobserved"
+                );
             }
             if matches!(broken, Broken::Socket(_)) {
                 cloud.reset();
@@ -270,9 +297,24 @@ fn unpaired(error: PairError, client: Leg, cloud: Leg, kind: Kind, bound: &Bound
         }
         error @ (PairError::Name { .. } | PairError::Leaf(_)) => {
             ctx.metrics.fault("pod", "name");
-            tracing::warn!(host = kind.host, error = &error as &dyn std::error::Error, "pod: no certificate can be made");
+            tracing::warn!(
+                host = kind.host,
+                error = &error as &dyn std::error::Error,
+                "pod: no certificate can be made"
+            );
         }
     }
+}
+
+/// What clients say of a certificate whose authority they do not know: each library has its own word for it.
+fn is_about_the_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnsupportedCertificate
+    )
 }
 
 /// Answers as a proxy, and closes.

@@ -48,7 +48,14 @@ pub enum Change {
 /// # Errors
 /// [`TrustError`] when such a merge cannot be written. A named file that cannot be read counts as absent: its client
 /// could not have used it either.
-pub fn changes(trust_dir: &Path, proxy: SocketAddr, now: impl Fn(&str) -> Option<OsString>) -> Result<Vec<Change>, TrustError> {
+pub fn changes(
+    trust_dir: &Path,
+    proxy: SocketAddr,
+    now: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Change>, TrustError> {
+    // The command may go to another folder.
+    let trust_dir =
+        &std::path::absolute(trust_dir).map_err(|source| TrustError::File { path: trust_dir.to_owned(), source })?;
     let ours = trust::read(&trust_dir.join(CA_FILE))?;
     let bundle = trust_dir.join(BUNDLE_FILE);
     let url = OsString::from(format!("http://{proxy}"));
@@ -73,7 +80,9 @@ fn merged(
     ours: &[CertificateDer<'static>],
     named: Option<OsString>,
 ) -> Result<Option<PathBuf>, TrustError> {
-    let Some(named) = named.filter(|named| !named.is_empty() && !Path::new(named).starts_with(trust_dir)) else { return Ok(None) };
+    let Some(named) = named.filter(|named| !named.is_empty() && !Path::new(named).starts_with(trust_dir)) else {
+        return Ok(None);
+    };
     let Ok(theirs) = trust::read(Path::new(&named)) else { return Ok(None) };
     let Some(ours) = ours.first() else { return Ok(None) };
     let file = trust_dir.join(format!("merged-{}.pem", name.to_ascii_lowercase()));
@@ -89,7 +98,9 @@ fn java_options(trust_dir: &Path, proxy: SocketAddr, now: Option<&OsStr>) -> OsS
     }
     options.push("-Djavax.net.ssl.trustStore=");
     options.push(trust_dir.join(TRUSTSTORE_FILE));
-    options.push(format!(" -Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD} -Djavax.net.ssl.trustStoreType=PKCS12"));
+    options.push(format!(
+        " -Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD} -Djavax.net.ssl.trustStoreType=PKCS12"
+    ));
     for scheme in ["https", "http"] {
         options.push(format!(" -D{scheme}.proxyHost={} -D{scheme}.proxyPort={}", proxy.ip(), proxy.port()));
     }
@@ -140,7 +151,8 @@ mod tests {
     #[test]
     fn what_a_command_trusts_stays_trusted_and_ours_is_added() {
         let folder = tempfile::tempdir().unwrap();
-        let (ours, public, own) = (Authority::open(None).unwrap(), Authority::open(None).unwrap(), Authority::open(None).unwrap());
+        let (ours, public, own) =
+            (Authority::open(None).unwrap(), Authority::open(None).unwrap(), Authority::open(None).unwrap());
         trust::write(folder.path(), ours.certificate(), &[certificate(&public)]).unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         let file = elsewhere.path().join("own roots.pem");
@@ -173,7 +185,8 @@ mod tests {
         let value = OsString::from("it's \"$HOME\" `x`\n\\");
         let mut script = for_shell(&[Change::Set("A", value.clone()), Change::Unset("HOME")]);
         script.extend_from_slice(b"printf %s \"$A${HOME-none}\"");
-        let printed = Command::new("sh").arg("-c").arg(OsString::from(String::from_utf8(script).unwrap())).output().unwrap();
+        let printed =
+            Command::new("sh").arg("-c").arg(OsString::from(String::from_utf8(script).unwrap())).output().unwrap();
         assert_eq!(printed.stdout, b"it's \"$HOME\" `x`\n\\none");
     }
 }

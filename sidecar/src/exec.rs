@@ -80,7 +80,10 @@ pub async fn exec(config: Exec) -> Result<u8, ExecError> {
     let mut signals = Signals::new().map_err(|error| ExecError::Start(StartError::Signals(error)))?;
     let name = || config.command[0].to_string_lossy().into_owned();
     let mut child = command.spawn().map_err(|source| ExecError::Command { command: name(), source })?;
-    let status = signals.forward_until_exit(&mut child).await.map_err(|source| ExecError::Command { command: name(), source })?;
+    let status = signals
+        .forward_until_exit(&mut child)
+        .await
+        .map_err(|source| ExecError::Command { command: name(), source })?;
     sidecar.stop().await;
     Ok(code(status))
 }
@@ -122,7 +125,8 @@ struct Folder(std::path::PathBuf);
 impl Folder {
     fn new() -> io::Result<Folder> {
         use std::os::unix::fs::DirBuilderExt;
-        let path = std::env::temp_dir().join(format!("hawser-exec-{}-{:08x}", std::process::id(), rand::random::<u32>()));
+        let path =
+            std::env::temp_dir().join(format!("hawser-exec-{}-{:08x}", std::process::id(), rand::random::<u32>()));
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Folder(path))
     }

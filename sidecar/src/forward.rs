@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 
 /// Longest head that is followed.
 pub const HEAD_LEN_MAX: usize = 64 * 1024;
-const HEADERS_MAX: usize = 256;
 
 /// Host and port as a client named them; the host in lower case, without a trailing dot or brackets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +37,11 @@ impl Authority {
 
 impl std::fmt::Display for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -61,23 +64,19 @@ pub enum Asked {
 /// # Errors
 /// The reason why it is nothing that a proxy can do, for the client to read.
 pub fn asked(bytes: &[u8]) -> Result<Option<Asked>, &'static str> {
-    const NOT_FOR_A_PROXY: &str =
-        "this is a proxy: it takes CONNECT host:port, or a request for http://host/…; set it as HTTPS_PROXY and HTTP_PROXY";
+    const NOT_FOR_A_PROXY: &str = "this is a proxy: it takes CONNECT host:port, or a request for http://host/…; set it as HTTPS_PROXY and HTTP_PROXY";
     let Some(len) = head_len(bytes) else {
         let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         let method_len = bytes.iter().take_while(|byte| is_token(byte)).count();
         let hopeless = bytes.get(method_len).is_some_and(|byte| *byte != b' ' || method_len == 0);
         return if hopeless || bytes.len() > HEAD_LEN_MAX { Err(NOT_FOR_A_PROXY) } else { Ok(None) };
     };
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut head = httparse::Request::new(&mut headers);
-    head.parse(&bytes[..len]).map_err(|_| NOT_FOR_A_PROXY)?;
-    let (Some(method), Some(path)) = (head.method, head.path) else { return Err(NOT_FOR_A_PROXY) };
-    if method == "CONNECT" {
-        let to = Authority::parse(path, None).ok_or("CONNECT wants host:port")?;
+    let line = RequestLine::of(&bytes[..len]).ok_or(NOT_FOR_A_PROXY)?;
+    if line.method == "CONNECT" {
+        let to = Authority::parse(line.target, None).ok_or("CONNECT wants host:port")?;
         return Ok(Some(Asked::Tunnel { to, len }));
     }
-    let (authority, _) = split_url(path).ok_or(NOT_FOR_A_PROXY)?;
+    let (authority, _) = split_url(line.target).ok_or(NOT_FOR_A_PROXY)?;
     Ok(Some(Asked::Forward(authority)))
 }
 
@@ -112,7 +111,12 @@ enum Answers {
 impl Forward {
     /// Begins with requests to `here`.
     pub fn new(here: Authority) -> Forward {
-        Forward { here, requests: Requests::Head(Vec::new()), answers: Answers::Head(Vec::new()), open: VecDeque::new() }
+        Forward {
+            here,
+            requests: Requests::Head(Vec::new()),
+            answers: Answers::Head(Vec::new()),
+            open: VecDeque::new(),
+        }
     }
 
     /// Takes bytes of the client and gives to `pass` what goes to the host.
@@ -147,13 +151,8 @@ impl Forward {
     }
 
     fn request(&mut self, head: &[u8], behind: &[u8], pass: &mut dyn FnMut(&[u8])) {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut parsed = httparse::Request::new(&mut headers);
-        let target = match parsed.parse(head) {
-            Ok(_) => parsed.path.and_then(split_url),
-            Err(_) => None,
-        };
-        let Some((authority, path)) = target else {
+        let line = RequestLine::of(head);
+        let Some((line, (authority, path))) = line.and_then(|line| Some((line, split_url(line.target)?))) else {
             self.requests = Requests::Opaque;
             pass(head);
             return pass(behind);
@@ -162,14 +161,13 @@ impl Forward {
             self.requests = Requests::Held([head, behind].concat());
             return;
         }
-        let method = parsed.method.unwrap_or_default();
-        self.requests = match Body::of_headers(parsed.headers, Body::Length(0)) {
+        self.requests = match Body::of_headers(head, Body::Length(0)) {
             Some(body) if body.is_done() => Requests::Head(Vec::new()),
             Some(body) => Requests::Body(body),
             None => Requests::Opaque,
         };
-        self.open.push_back(method == "HEAD");
-        pass(&origin_form(head, method, path));
+        self.open.push_back(line.method == "HEAD");
+        pass(&origin_form(head, line.method, path));
         self.requests(behind, pass);
     }
 
@@ -203,9 +201,7 @@ impl Forward {
     }
 
     fn answer(&mut self, head: &[u8]) {
-        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut parsed = httparse::Response::new(&mut headers);
-        let status = parsed.parse(head).ok().and(parsed.code);
+        let status = status_of(head);
         match (status, self.open.front()) {
             (Some(101), _) => {
                 self.answers = Answers::Opaque;
@@ -216,7 +212,7 @@ impl Forward {
             }
             (Some(100..=199), Some(_)) => {}
             (Some(204 | 304), Some(_)) | (Some(_), Some(true)) => self.answered(),
-            (Some(_), Some(false)) => match Body::of_headers(parsed.headers, Body::Close) {
+            (Some(_), Some(false)) => match Body::of_headers(head, Body::Close) {
                 Some(body) if body.is_done() => self.answered(),
                 Some(body) => self.answers = Answers::Body(body),
                 None => self.answers = Answers::Opaque,
@@ -251,23 +247,59 @@ impl Forward {
     }
 }
 
-/// The length of a head with its empty line, once it is complete.
+/// The length of a head with its empty line, once it is complete. Blank lines before it are part of it.
 pub fn head_len(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
+    let (mut at, mut begun) = (0, false);
     while let Some(line) = bytes[at..].iter().position(|byte| *byte == b'\n') {
         let is_empty = matches!(&bytes[at..at + line], b"" | b"\r");
         at += line + 1;
-        if is_empty && at > 2 {
+        if is_empty && begun {
             return Some(at);
         }
+        begun |= !is_empty;
     }
     None
+}
+
+/// The first line of a request, as tolerantly read as servers do.
+#[derive(Clone, Copy)]
+struct RequestLine<'a> {
+    method: &'a str,
+    target: &'a str,
+}
+
+impl<'a> RequestLine<'a> {
+    fn of(head: &'a [u8]) -> Option<RequestLine<'a>> {
+        let line = first_line(head)?;
+        let (method, rest) = line.split_once(' ')?;
+        let (target, version) = rest.rsplit_once(' ')?;
+        let is_request = version.starts_with("HTTP/1.") && !method.is_empty() && !target.contains(' ');
+        is_request.then_some(RequestLine { method, target })
+    }
+}
+
+/// Whether `bytes` may be the beginning of a request: its first line is not complete, or one of HTTP/1.
+pub fn may_begin_request(bytes: &[u8]) -> bool {
+    let blank_len = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    !bytes[blank_len..].contains(&b'\n') || RequestLine::of(bytes).is_some()
+}
+
+/// The status of an answer, when it is one of HTTP/1.
+fn status_of(head: &[u8]) -> Option<u16> {
+    let status = first_line(head)?.strip_prefix("HTTP/1.")?.get(2..5)?;
+    status.parse().ok()
+}
+
+fn first_line(head: &[u8]) -> Option<&str> {
+    let line = head.split(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
+    std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()
 }
 
 /// Splits `http://authority/path` into the authority and the rest, which may be empty.
 fn split_url(url: &str) -> Option<(Authority, &str)> {
     let scheme_len = "http://".len();
-    let rest = url.get(..scheme_len).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).map(|_| &url[scheme_len..])?;
+    let rest =
+        url.get(..scheme_len).filter(|scheme| scheme.eq_ignore_ascii_case("http://")).map(|_| &url[scheme_len..])?;
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     Some((Authority::parse(host, Some(80))?, path))
@@ -276,9 +308,10 @@ fn split_url(url: &str) -> Option<(Authority, &str)> {
 /// The head as an origin server expects it. `path` is what followed the authority.
 fn origin_form(head: &[u8], method: &str, path: &str) -> Vec<u8> {
     let mut plain = Vec::with_capacity(head.len());
-    let line_len = head.iter().position(|byte| *byte == b'\n').map_or(head.len(), |at| at + 1);
+    let blank_len = head.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let line_len = head[blank_len..].iter().position(|byte| *byte == b'\n').map_or(head.len(), |at| blank_len + at + 1);
+    // The URL stands between the first and the last space.
     let line = &head[..line_len];
-    // A blank line before the request line was allowed and passes; the URL stands between the first and the last space.
     let url_at = line.iter().position(|byte| *byte == b' ').map_or(0, |at| at + 1);
     let url_end = line.iter().rposition(|byte| *byte == b' ').unwrap_or(line.len());
     plain.extend_from_slice(&line[..url_at]);
@@ -317,20 +350,22 @@ enum Body {
 }
 
 impl Body {
-    /// What the headers say; `otherwise` when they say nothing, `None` when they contradict themselves.
-    fn of_headers(headers: &[httparse::Header<'_>], otherwise: Body) -> Option<Body> {
+    /// What the headers of `head` say; `otherwise` when they say nothing, `None` when they contradict themselves.
+    fn of_headers(head: &[u8], otherwise: Body) -> Option<Body> {
         let mut length = None;
-        let mut coding = None;
-        for header in headers {
-            let value = std::str::from_utf8(header.value).ok()?.trim();
-            if header.name.eq_ignore_ascii_case("content-length") {
-                let value = value.parse().ok().filter(|_| value.bytes().all(|byte| byte.is_ascii_digit()))?;
+        let mut coding: Option<&str> = None;
+        for line in head.split(|byte| *byte == b'\n').skip_while(|line| line.trim_ascii().is_empty()).skip(1) {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+            if name.eq_ignore_ascii_case(b"content-length") {
+                let value =
+                    std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit))?.parse().ok()?;
                 if length.is_some_and(|length| length != value) {
                     return None;
                 }
                 length = Some(value);
-            } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-                coding = Some(value);
+            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                coding = Some(std::str::from_utf8(value).ok()?);
             }
         }
         match (coding, length) {
@@ -400,7 +435,9 @@ impl Chunks {
                     0 => Chunks::Trailer(true),
                     size => Chunks::Content(*size),
                 },
-                (Chunks::Size(size), b';' | b' ' | b'\t' | b'\r') | (Chunks::Extension(size), _) => Chunks::Extension(*size),
+                (Chunks::Size(size), b';' | b' ' | b'\t' | b'\r') | (Chunks::Extension(size), _) => {
+                    Chunks::Extension(*size)
+                }
                 (Chunks::Size(_), _) => return None,
                 (Chunks::Content(left), _) => {
                     let len = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at + 1);
@@ -448,7 +485,12 @@ mod tests {
     #[test]
     fn only_the_request_line_and_proxy_headers_change() {
         let rows = [
-            ("plain", "GET http://a.test/x?y=%2F#z HTTP/1.1\r\nhOST:  a.test\r\n\r\n", "GET /x?y=%2F#z HTTP/1.1\r\nhOST:  a.test\r\n\r\n"),
+            (
+                "plain",
+                "GET http://a.test/x?y=%2F#z HTTP/1.1\r\nhOST:  a.test\r\n\r\n",
+                "GET /x?y=%2F#z HTTP/1.1\r\nhOST:  a.test\r\n\r\n",
+            ),
+            ("blank lines before", "\r\n\nGET http://a.test/ HTTP/1.1\r\n\r\n", "\r\n\nGET / HTTP/1.1\r\n\r\n"),
             ("no path", "GET http://a.test HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"),
             ("query only", "GET http://A.test:80?q HTTP/1.1\r\n\r\n", "GET /?q HTTP/1.1\r\n\r\n"),
             ("options of the server", "OPTIONS http://a.test HTTP/1.1\r\n\r\n", "OPTIONS * HTTP/1.1\r\n\r\n"),
@@ -467,7 +509,11 @@ mod tests {
                 "PUT http://a.test/1 HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3;x=\"\r\nabc\r\n0\r\nT: 1\r\n\r\nGET http://a.test/2 HTTP/1.1\r\n\r\n",
                 "PUT /1 HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n3;x=\"\r\nabc\r\n0\r\nT: 1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
             ),
-            ("garbage behind", "GET http://a.test/ HTTP/1.1\r\n\r\n\x01\x02\r\n\r\nmore", "GET / HTTP/1.1\r\n\r\n\x01\x02\r\n\r\nmore"),
+            (
+                "garbage behind",
+                "GET http://a.test/ HTTP/1.1\r\n\r\n\x01\x02\r\n\r\nmore",
+                "GET / HTTP/1.1\r\n\r\n\x01\x02\r\n\r\nmore",
+            ),
             (
                 "two lengths that differ end the following",
                 "PUT http://a.test/ HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nGET http://a.test/ HTTP/1.1\r\n\r\n",
@@ -513,7 +559,10 @@ mod tests {
         let mut forward = Forward::new(here());
         through(&mut forward, b"GET http://a.test/ HTTP/1.1\r\nUpgrade: x\r\n\r\n", 100);
         forward.answers(b"HTTP/1.1 101 Switching\r\n\r\nGET");
-        assert_eq!(through(&mut forward, b"GET http://b.test/ HTTP/1.1\r\n\r\n", 3), b"GET http://b.test/ HTTP/1.1\r\n\r\n");
+        assert_eq!(
+            through(&mut forward, b"GET http://b.test/ HTTP/1.1\r\n\r\n", 3),
+            b"GET http://b.test/ HTTP/1.1\r\n\r\n"
+        );
         assert!(!forward.is_at_rest());
     }
 
@@ -521,8 +570,11 @@ mod tests {
     fn a_proxy_is_asked_for_a_tunnel_or_a_url() {
         let to = |host: &str, port| Authority { host: host.into(), port };
         let rows = [
-            ("CONNECT A.test:443 HTTP/1.1\r\nHost: x\r\n\r\nmore", Ok(Some(Asked::Tunnel { to: to("a.test", 443), len: 40 }))),
-            ("CONNECT [::1]:443 HTTP/1.0\r\n\r\n", Ok(Some(Asked::Tunnel { to: to("::1", 443), len: 32 }))),
+            (
+                "CONNECT A.test:443 HTTP/1.1\r\nHost: x\r\n\r\nmore",
+                Ok(Some(Asked::Tunnel { to: to("a.test", 443), len: 40 })),
+            ),
+            ("CONNECT [::1]:443 HTTP/1.0\r\n\r\n", Ok(Some(Asked::Tunnel { to: to("::1", 443), len: 30 }))),
             ("GET http://u:p@a.test./ HTTP/1.1\r\n\r\n", Ok(Some(Asked::Forward(to("a.test", 80))))),
             ("CONNECT a.te", Ok(None)),
             ("", Ok(None)),

@@ -75,7 +75,8 @@ impl Lapses {
     pub fn open(self: &Arc<Self>, bound: &Bound, lapse: Lapse) -> InLapse {
         let mut bindings = Vec::new();
         for entry in &bound.entries {
-            let binding = BindingName { domain: entry.binding.domain().to_owned(), name: entry.binding.name().to_owned() };
+            let binding =
+                BindingName { domain: entry.binding.domain().to_owned(), name: entry.binding.name().to_owned() };
             if !bindings.contains(&binding) {
                 bindings.push(binding);
             }

@@ -213,7 +213,10 @@ impl Leg {
     async fn handshake(&mut self) -> Result<(), Broken> {
         loop {
             let mut unread = std::mem::take(&mut self.unread);
-            let Driven { consumed, closed } = match self.drive(&mut unread, &mut |_| {}) {
+            // What follows the last handshake message in the same packet is content already.
+            let mut early = std::mem::take(&mut self.early);
+            let driven = self.drive(&mut unread, &mut |content| early.content.extend_from_slice(content));
+            let Driven { consumed, closed } = match driven {
                 Ok(driven) => driven,
                 Err(error) => {
                     let _ = self.flush().await; // the alert that says why
@@ -222,15 +225,14 @@ impl Leg {
             };
             unread.drain(..consumed);
             self.unread = unread;
+            early.closed |= closed;
+            self.early = early;
             self.flush().await?;
-            if closed {
-                return Err(Broken::Closed);
-            }
             if self.state().is_none_or(|state| !state.is_handshaking()) {
                 self.fresh = !self.unread.is_empty();
                 return Ok(());
             }
-            if self.unread.len() > UNREAD_MAX {
+            if self.early.closed || self.unread.len() > UNREAD_MAX {
                 return Err(Broken::Closed);
             }
             match self.read_some(UNREAD_MAX).await {
@@ -306,8 +308,12 @@ impl Leg {
     pub fn push(&mut self, cx: &mut Context<'_>, content: &[u8], outbound: &mut Outbound) -> Result<(), Broken> {
         match &mut self.session {
             Session::Plain => self.write_through(cx, content),
-            Session::Server(session) => encrypt(session.as_mut(), &mut self.unread, &mut self.early, Some(content), outbound),
-            Session::Client(session) => encrypt(session.as_mut(), &mut self.unread, &mut self.early, Some(content), outbound),
+            Session::Server(session) => {
+                encrypt(session.as_mut(), &mut self.unread, &mut self.early, Some(content), outbound)
+            }
+            Session::Client(session) => {
+                encrypt(session.as_mut(), &mut self.unread, &mut self.early, Some(content), outbound)
+            }
         }
     }
 
@@ -336,7 +342,8 @@ impl Leg {
     /// Writes what was kept; pending while the other side does not take it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         while self.sent < self.unsent.len() {
-            let len = ready!(Pin::new(&mut self.socket).poll_write(cx, &self.unsent[self.sent..])).map_err(Broken::Socket)?;
+            let len =
+                ready!(Pin::new(&mut self.socket).poll_write(cx, &self.unsent[self.sent..])).map_err(Broken::Socket)?;
             self.sent += len;
         }
         self.release();

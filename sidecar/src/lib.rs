@@ -43,3 +43,4 @@ pub mod ticks;
 pub mod tls;
 pub mod trust;
 pub mod upstream;
+pub mod verify;

@@ -17,16 +17,24 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("HAWSER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Cli::parse().command {
-        Command::Run(config) => runtime().block_on(run::run(config)).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1)),
-        Command::Exec(config) => runtime().block_on(exec::exec(config)).map(ExitCode::from).map_err(|error| failed(&error, error.code())),
+        Command::Run(config) => {
+            runtime().block_on(run::run(config)).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
+        }
+        Command::Exec(config) => {
+            runtime().block_on(exec::exec(config)).map(ExitCode::from).map_err(|error| failed(&error, error.code()))
+        }
         Command::Env(config) => env::changes(&config.trust_dir, config.proxy, |name| std::env::var_os(name))
             .map(|changes| {
                 let written = std::io::stdout().write_all(&env::for_shell(&changes));
                 if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
             })
             .map_err(|error| failed(&error, 1)),
-        Command::Redirect(config) => redirect::apply(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1)),
-        Command::Trust(config) => trust::command(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1)),
+        Command::Redirect(config) => {
+            redirect::apply(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
+        }
+        Command::Trust(config) => {
+            trust::command(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
+        }
     };
     done.unwrap_or_else(|code| code)
 }

@@ -65,12 +65,28 @@ impl Metrics {
     pub fn registered() -> Metrics {
         let metrics = Metrics::default();
         metrics.register(|registry| {
-            registry.register("connections", "Connections taken, by how they were carried", metrics.connections.clone());
+            registry.register(
+                "connections",
+                "Connections taken, by how they were carried",
+                metrics.connections.clone(),
+            );
             registry.register("connections_open", "Connections open now", metrics.open.clone());
             registry.register("connection_faults", "Connections that broke, by side and cause", metrics.faults.clone());
-            registry.register("outward_bytes", "Content relayed from applications to clouds", metrics.passed.outward.clone());
-            registry.register("inward_bytes", "Content relayed from clouds to applications", metrics.passed.inward.clone());
-            registry.register("bindings_valid", "Whether the bindings' files are in force as they are", metrics.bindings_valid.clone());
+            registry.register(
+                "outward_bytes",
+                "Content relayed from applications to clouds",
+                metrics.passed.outward.clone(),
+            );
+            registry.register(
+                "inward_bytes",
+                "Content relayed from clouds to applications",
+                metrics.passed.inward.clone(),
+            );
+            registry.register(
+                "bindings_valid",
+                "Whether the bindings' files are in force as they are",
+                metrics.bindings_valid.clone(),
+            );
             registry.register("lapses", "Bindings that are not observed as a whole, by reason", metrics.lapses.clone());
         });
         metrics

@@ -60,7 +60,8 @@ pub enum Host {
 pub fn http_host(bytes: &[u8]) -> Host {
     let Some(len) = forward::head_len(bytes) else {
         let is_text = bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | b'\t' | b' '..=b'~' | 0x80..));
-        return if is_text && bytes.len() <= forward::HEAD_LEN_MAX { Host::Unknown } else { Host::Unnamed };
+        let may_become_one = is_text && bytes.len() <= forward::HEAD_LEN_MAX && forward::may_begin_request(bytes);
+        return if may_become_one { Host::Unknown } else { Host::Unnamed };
     };
     let mut headers = [httparse::EMPTY_HEADER; 256];
     let mut head = httparse::Request::new(&mut headers);
@@ -157,7 +158,8 @@ fn parse(body: &[u8]) -> Option<ClientHello> {
     hello.servable = (tls13 || tls12) && takes_p256;
     let mut hasher = DefaultHasher::new();
     let quiet = |numbers: Vec<u16>| numbers.into_iter().filter(|number| !is_grease(*number)).collect::<Vec<u16>>();
-    let alpn: Vec<&Vec<u8>> = hello.alpn.iter().filter(|name| !matches!(name[..], [a, b] if a == b && a & 15 == 10)).collect();
+    let alpn: Vec<&Vec<u8>> =
+        hello.alpn.iter().filter(|name| !matches!(name[..], [a, b] if a == b && a & 15 == 10)).collect();
     (version, quiet(versions), quiet(ciphers), kinds, quiet(groups), quiet(signatures), alpn).hash(&mut hasher);
     hello.fingerprint = Fingerprint(hasher.finish());
     Some(hello)
@@ -266,7 +268,9 @@ mod tests {
 
     #[test]
     fn what_is_not_tls_is_known_at_its_first_odd_byte() {
-        for wire in [&b"GET"[..], b"\x16\x02", b"\x80", b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", b"\x16\x03\x01\x00\x00"] {
+        for wire in
+            [&b"GET"[..], b"\x16\x02", b"\x80", b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", b"\x16\x03\x01\x00\x00"]
+        {
             assert_eq!(first(wire), First::NotTls, "{wire:?}");
         }
         assert_eq!(first(b""), First::Unknown);
@@ -277,6 +281,9 @@ mod tests {
         let rows = [
             ("GET / HTTP/1.1\r\nX: 1\r\nhost: a.test:80 \r\n\r\n", Host::Named("a.test:80".into())),
             ("GET / HTTP/1.1\r\nhost: a", Host::Unknown),
+            ("GET / HT", Host::Unknown),
+            ("GET /\r\n", Host::Unnamed),
+            ("HELO\n", Host::Unnamed),
             ("GET / HTTP/1.0\r\n\r\n", Host::Unnamed),
             ("\x01\x02", Host::Unnamed),
         ];

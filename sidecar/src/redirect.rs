@@ -35,7 +35,11 @@ pub fn apply(config: &Redirect) -> Result<(), RedirectError> {
         let _ = input.write_all(rules(config).as_bytes()); // if it does not read, it says why
     }
     let output = child.wait_with_output().map_err(RedirectError::Missing)?;
-    if output.status.success() { Ok(()) } else { Err(RedirectError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(RedirectError::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
 }
 
 /// The whole file. Adding before deleting makes deleting succeed where there is nothing yet.

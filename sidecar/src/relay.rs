@@ -64,7 +64,13 @@ impl Relay {
     /// Relays until both directions have ended, one side broke, or `drain` finds the connection idle.
     pub async fn run(self, drain: &Drain) -> Outcome {
         let Relay { client, cloud, tee, forward, ticks, passed } = self;
-        let mut live = Live { client, cloud, watch: Watch { tee, forward, ticks, passed, len: 0 }, outward: Way::Open, inward: Way::Open };
+        let mut live = Live {
+            client,
+            cloud,
+            watch: Watch { tee, forward, ticks, passed, len: 0 },
+            outward: Way::Open,
+            inward: Way::Open,
+        };
         let asked = drain.asked();
         tokio::pin!(asked);
         let end = tokio::select! {
@@ -123,7 +129,8 @@ impl Live {
                 (Ok(outward), Ok(inward)) => outward || inward,
                 (Err((side, broken)), _) | (_, Err((side, broken))) => return Poll::Ready(End::Broke(side, broken)),
             };
-            if self.watch.forward.as_ref().is_some_and(|forward| forward.goes_elsewhere(self.inward == Way::Finishing)) {
+            if self.watch.forward.as_ref().is_some_and(|forward| forward.goes_elsewhere(self.inward == Way::Finishing))
+            {
                 return Poll::Ready(End::Elsewhere);
             }
             if self.outward == Way::Ended && self.inward == Way::Ended {
@@ -214,7 +221,9 @@ impl Live {
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
                     Poll::Ready(Ok(())) => {}
                 }
-                if !matches!(way, Way::Open | Way::Notified) || !matches!(pump(side, from, to, way, &mut self.watch, cx), Ok(true)) {
+                if !matches!(way, Way::Open | Way::Notified)
+                    || !matches!(pump(side, from, to, way, &mut self.watch, cx), Ok(true))
+                {
                     return Poll::Ready(());
                 }
             }
@@ -230,7 +239,8 @@ impl Watch {
         if let Some(tee) = &mut self.tee {
             tee.ended(side, self.ticks.stamp(), clean);
         }
-    }}
+    }
+}
 
 /// Moves what one read of `from` brings over to `to`. `Ok(true)`: something moved, so ask again.
 fn pump(

@@ -133,10 +133,11 @@ pub async fn start(plan: Plan<'_>) -> Result<Sidecar, StartError> {
     let (bindings, follower) = bindings::open(binding, Arc::clone(&metrics))?;
     let authority = Authority::open(plan.state_dir.as_deref())?;
     let ours = authority.certificate().clone();
-    let mut roots = trust::system_roots();
-    if let Some(file) = upstream_ca {
-        roots.extend(trust::read(file)?);
-    }
+    let public = trust::system_roots();
+    let named = match upstream_ca {
+        Some(file) => trust::read(file)?,
+        None => Vec::new(),
+    };
     let ready = Arc::new(AtomicBool::new(false));
     let mut around = Vec::new();
     if let Some(address) = plan.admin {
@@ -148,7 +149,7 @@ pub async fn start(plan: Plan<'_>) -> Result<Sidecar, StartError> {
         listeners.push((*way, listen(*address).await?));
     }
     let listening: Vec<SocketAddr> = listeners.iter().filter_map(|(_, listener)| listener.local_addr().ok()).collect();
-    write_bundles(plan.trust_dir.to_owned(), ours, roots.clone()).await?;
+    write_bundles(plan.trust_dir.to_owned(), ours, [public.clone(), named.clone()].concat()).await?;
 
     let ticks = Arc::new(Ticks::default());
     let budget = Budget::new(*budget);
@@ -167,7 +168,7 @@ pub async fn start(plan: Plan<'_>) -> Result<Sidecar, StartError> {
     let (begin, drain) = drain::new();
     let ctx = Arc::new(Ctx {
         bindings,
-        tls: Tls::new(authority, roots)?,
+        tls: Tls::new(authority, public, named)?,
         distrust: Distrust::default(),
         lapses,
         ticks,
@@ -178,7 +179,8 @@ pub async fn start(plan: Plan<'_>) -> Result<Sidecar, StartError> {
     });
     around.push(tokio::spawn(follower.run()));
     around.push(tokio::spawn(expire(Arc::clone(&ctx))));
-    let serve = |(way, listener)| tokio::spawn(accept::serve(listener, way, Arc::clone(&ctx), drain.clone(), plan.grace));
+    let serve =
+        |(way, listener)| tokio::spawn(accept::serve(listener, way, Arc::clone(&ctx), drain.clone(), plan.grace));
     let serving = listeners.into_iter().map(serve).collect();
     ready.store(true, Ordering::Release);
     Ok(Sidecar { listening, begin, serving, around, observers })

@@ -11,12 +11,13 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ClientHello as Offered, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, ClientConfig, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, ClientConfig, ServerConfig};
 
 use crate::authority::{Authority, AuthorityError};
 use crate::bindings::Bound;
 use crate::leg::{Broken, Leg};
 use crate::peek::ClientHello;
+use crate::verify::Verifier;
 
 /// Hosts whose sessions are kept for resumption.
 const SESSIONS_MAX: usize = 256;
@@ -50,16 +51,21 @@ pub struct Tls {
     authority: Authority,
     provider: Arc<CryptoProvider>,
     server: ServerConfig,
-    roots: Vec<CertificateDer<'static>>,
+    public: Vec<CertificateDer<'static>>,
+    named: Vec<CertificateDer<'static>>,
     clients: Mutex<HashMap<u64, ClientConfig>>,
 }
 
 impl Tls {
-    /// Signs with `authority`; verifies clouds with `roots`: the public ones and those of `--upstream-ca`.
+    /// Signs with `authority`; verifies clouds with `public` roots and with those `named` by `--upstream-ca`.
     ///
     /// # Errors
     /// [`rustls::Error`] when the cryptographic library cannot work here.
-    pub fn new(authority: Authority, roots: Vec<CertificateDer<'static>>) -> Result<Tls, rustls::Error> {
+    pub fn new(
+        authority: Authority,
+        public: Vec<CertificateDer<'static>>,
+        named: Vec<CertificateDer<'static>>,
+    ) -> Result<Tls, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
@@ -67,7 +73,7 @@ impl Tls {
             .with_cert_resolver(Arc::new(NoLeaf));
         server.ticketer = aws_lc_rs::Ticketer::new()?;
         server.send_tls13_tickets = 1; // each resumed session brings the next
-        Ok(Tls { authority, provider, server, roots, clients: Mutex::default() })
+        Ok(Tls { authority, provider, server, public, named, clients: Mutex::default() })
     }
 
     /// Who signs the leaves.
@@ -88,7 +94,8 @@ impl Tls {
         name: &str,
         bound: &Bound,
     ) -> Result<(), PairError> {
-        let server_name = ServerName::try_from(name.to_owned()).map_err(|_| PairError::Name { name: name.to_owned() })?;
+        let server_name =
+            ServerName::try_from(name.to_owned()).map_err(|_| PairError::Name { name: name.to_owned() })?;
         let config = self.client_config(bound, hello).map_err(|error| PairError::Cloud(error.into()))?;
         let agreed = tokio::time::timeout(HANDSHAKE_MAX, cloud.connect_tls(config, server_name)).await;
         if let Err(broken) = agreed.unwrap_or(Err(Broken::Closed)) {
@@ -123,12 +130,13 @@ impl Tls {
         let base = match clients.entry(set) {
             std::collections::hash_map::Entry::Occupied(kept) => kept.into_mut(),
             std::collections::hash_map::Entry::Vacant(place) => {
-                let mut roots = RootCertStore::empty();
-                let own = bound.entries.iter().flat_map(|entry| entry.roots.iter());
-                roots.add_parsable_certificates(self.roots.iter().chain(own).cloned());
+                let of_bindings = bound.entries.iter().flat_map(|entry| entry.roots.iter());
+                let named = self.named.iter().chain(of_bindings).cloned().collect();
+                let verifier = Verifier::new(&self.public, named, Arc::clone(&self.provider))?;
                 let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
                     .with_safe_default_protocol_versions()?
-                    .with_root_certificates(roots)
+                    .dangerous() // a name for every verifier that is not the library's: see `verify`
+                    .with_custom_certificate_verifier(Arc::new(verifier))
                     .with_no_client_auth();
                 config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
                 place.insert(config)

@@ -148,7 +148,8 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), TrustError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.partial", std::process::id()));
     let partial = path.with_file_name(name);
-    let written = fs::File::create(&partial).and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&partial, path));
+    let written =
+        fs::File::create(&partial).and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&partial, path));
     written.map_err(at)
 }
 
@@ -161,7 +162,8 @@ mod tests {
     #[test]
     fn bundles_hold_every_root_once_and_ours() {
         let folder = tempfile::tempdir().unwrap();
-        let (ours, one, two) = (Authority::open(None).unwrap(), Authority::open(None).unwrap(), Authority::open(None).unwrap());
+        let (ours, one, two) =
+            (Authority::open(None).unwrap(), Authority::open(None).unwrap(), Authority::open(None).unwrap());
         let roots = [one.certificate().clone(), two.certificate().clone(), one.certificate().clone()];
         write(folder.path(), ours.certificate(), &roots).unwrap();
         assert_eq!(read(&folder.path().join(CA_FILE)).unwrap(), [ours.certificate().clone()]);

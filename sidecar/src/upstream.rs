@@ -41,7 +41,8 @@ impl Own {
     /// Whether a connection to `to` would come back to us.
     pub fn contains(&self, to: SocketAddr) -> bool {
         self.0.iter().any(|own| {
-            own.port() == to.port() && (own.ip() == unmapped(to.ip()) || (own.ip().is_unspecified() && is_local(to.ip())))
+            own.port() == to.port()
+                && (own.ip() == unmapped(to.ip()) || (own.ip().is_unspecified() && is_local(to.ip())))
         })
     }
 }
@@ -62,9 +63,14 @@ pub async fn resolve(to: &Authority) -> Result<Vec<SocketAddr>, UpstreamError> {
     if let Ok(ip) = to.host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, to.port)]);
     }
-    let found = lookup_host((to.host.as_str(), to.port)).await.map_err(|error| UpstreamError::Unresolved(to.clone(), error))?;
+    let found =
+        lookup_host((to.host.as_str(), to.port)).await.map_err(|error| UpstreamError::Unresolved(to.clone(), error))?;
     let found: Vec<SocketAddr> = found.collect();
-    if found.is_empty() { Err(UpstreamError::Unresolved(to.clone(), io::ErrorKind::NotFound.into())) } else { Ok(found) }
+    if found.is_empty() {
+        Err(UpstreamError::Unresolved(to.clone(), io::ErrorKind::NotFound.into()))
+    } else {
+        Ok(found)
+    }
 }
 
 /// Connects to the first of `addresses` that answers.

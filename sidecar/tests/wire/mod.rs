@@ -112,6 +112,7 @@ impl Line {
 
     fn handshake(&mut self) -> Result<(), rustls::Error> {
         let tls = self.tls.as_mut().unwrap();
+        tls.set_buffer_limit(None); // a script's send is one write
         while tls.is_handshaking() || tls.wants_write() {
             if let Err(error) = tls.complete_io(&mut self.socket) {
                 let error = error.into_inner().and_then(|inner| inner.downcast::<rustls::Error>().ok());
@@ -249,9 +250,15 @@ impl TestCa {
     }
 
     /// A server of `names` that speaks these protocols; `change` may spoil its certificate.
-    pub fn server(&self, names: &[&str], alpn: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
+    pub fn server(
+        &self,
+        names: &[&str],
+        alpn: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        let mut params =
+            CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -268,7 +275,11 @@ impl TestCa {
 }
 
 /// A client that trusts `roots`.
-pub fn client(roots: &[CertificateDer<'static>], alpn: &[&str], versions: &[&'static rustls::SupportedProtocolVersion]) -> Arc<ClientConfig> {
+pub fn client(
+    roots: &[CertificateDer<'static>],
+    alpn: &[&str],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());
     let mut config = ClientConfig::builder_with_provider(provider())
