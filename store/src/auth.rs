@@ -90,16 +90,17 @@ impl Auth {
             Some(_) => return Err(Status::invalid_argument("hawser-domain must be 1 to 253 printable characters")),
         };
         match self {
-            Auth::Loopback => named
-                .map(str::to_owned)
-                .ok_or_else(|| Status::invalid_argument("name the domain in the metadata hawser-domain: the binding's namespace")),
+            Auth::Loopback => named.map(str::to_owned).ok_or_else(|| {
+                Status::invalid_argument("name the domain in the metadata hawser-domain: the binding's namespace")
+            }),
             Auth::Tokens(tokens) => {
                 let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
                 let token = header
                     .and_then(|header| header.strip_prefix("Bearer "))
                     .ok_or_else(|| Status::unauthenticated("this store asks for a token: give --token-file"))?;
-                let domain =
-                    tokens.domain(token.trim()).ok_or_else(|| Status::unauthenticated("the token is not known to this store"))?;
+                let domain = tokens
+                    .domain(token.trim())
+                    .ok_or_else(|| Status::unauthenticated("the token is not known to this store"))?;
                 match named {
                     Some(named) if named != domain => {
                         Err(Status::permission_denied(format!("the token is for domain {domain}, not for {named}")))
@@ -113,8 +114,7 @@ impl Auth {
 
 impl Tokens {
     fn load(path: &Path) -> Result<Tokens, AuthError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| AuthError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| AuthError::Read { path: path.to_owned(), source })?;
         let mut domains: HashMap<[u8; 32], String> = HashMap::new();
         for (index, line) in text.lines().enumerate() {
             let line_number = index + 1;

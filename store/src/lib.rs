@@ -1,9 +1,14 @@
 //! The private store: every block once for each domain, every record for ever, one append-only log on
 //! one disk, and what serves them. `docs/format.md` has the bytes and the order of writes. Read in the
 //! order of a byte:
+//! - the door: [`serve`] listens, [`auth`] names the caller's domain, [`service`] takes what sidecars and
+//!   migrations say, [`session`] is where time passes;
+//! - what is known: [`catalog`] gives the log's entries their meaning and answers questions, [`order`] has
+//!   the rules of what came before what;
 //! - the disk: [`domain`] takes blocks and entries, [`prepare`] hashes and packs, [`log`] appends and
 //!   syncs (the one commit point), [`replay`] and [`index`] know what stands where; [`segment`] is the
-//!   format, [`recover`] what a crash leaves behind, [`gc`], [`scrub`] and [`backup`] keep it well.
+//!   format, [`recover`] what a crash leaves behind, [`gc`], [`scrub`] and [`backup`] keep it well;
+//! - for people: [`s3`] is the read-only face, [`admin`] health, metrics and the folder's own door.
 //!
 //! May not enter here:
 //! - an acknowledgement of what is not synced: only [`log`] answers, after its `fdatasync`;
@@ -54,7 +59,7 @@ pub use names::{BlockName, DomainId, Place, StoreId};
 pub use replay::{Damage, Entry, Live, Replay};
 pub use scrub::{Finding, Scrubbed};
 pub use segments::ReadError;
-pub use space::{Full, Volume};
+pub use space::{Full, Probe, Volume};
 pub use stats::{DomainStats, Stats, Sums};
 pub use store::{DomainError, OpenError, Options, Room, Store, Unready};
 pub use view::View;
