@@ -117,7 +117,8 @@ pub struct Tag {
 pub struct Attributes {
     /// In the order of the wire, the cloud's answer after the request.
     pub headers: Vec<Header>,
-    /// The object's tags; `None` when nothing was said of them.
+    /// The object's tags: all that it has; `None` where the exchange tells nothing of them (a read, a Complete, a
+    /// copy that takes them from its source).
     pub tags: Option<Vec<Tag>>,
 }
 

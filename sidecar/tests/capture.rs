@@ -275,12 +275,11 @@ fn version(version: Option<&VersionId>) -> String {
     version.map_or(String::new(), |id| format!("@{}", id.0))
 }
 
+/// No tags, and no word of tags, look alike here.
 fn attributes(attributes: &Attributes) -> String {
-    format!(
-        "{}{}",
-        headers(&attributes.headers),
-        attributes.tags.as_ref().map_or(String::new(), |own| format!(" tags {}", tags(own)))
-    )
+    let own = attributes.tags.as_deref().unwrap_or_default();
+    let own = if own.is_empty() { String::new() } else { format!(" tags {}", tags(own)) };
+    format!("{}{own}", headers(&attributes.headers))
 }
 
 fn headers(headers: &[Header]) -> String {

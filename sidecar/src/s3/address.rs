@@ -177,6 +177,7 @@ mod tests {
             (path, "/photos/.", object("photos", ".")),
             (path, "/photos/..", object("photos", "..")),
             (path, "/photos/a%2Fb+c%20d%252F?x-id=GetObject", object("photos", "a/b+c d%2F")),
+            (path, "/photos/ü", object("photos", "ü")), // not encoded at all, as some clients send it
             (path, "//key", Name::Unknown),
             (path, "http://photos.s3.amazonaws.com/key", object("photos", "key")),
             (path, "https://s3.amazonaws.com", Name::Service),

@@ -36,7 +36,7 @@ const ANSWERED: [&str; 3] = [
 const COPIED: [&str; 6] =
     ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires"];
 
-/// What a request gives to the object that it makes.
+/// What a request gives to the object that it makes. Without a word on tags the object has none.
 pub fn given(fields: &Fields) -> Attributes {
     let headers = fields.iter().filter_map(|(name, value)| {
         let name = std::str::from_utf8(name).ok()?.to_ascii_lowercase();
@@ -44,7 +44,7 @@ pub fn given(fields: &Fields) -> Attributes {
         is_given(&name).then_some(Header { name, value })
     });
     let headers = headers.collect();
-    Attributes { headers, tags: fields.text("x-amz-tagging").map(tags_of_query) }
+    Attributes { headers, tags: Some(fields.text("x-amz-tagging").map(tags_of_query).unwrap_or_default()) }
 }
 
 /// What an answer adds: it wins over the request, as the cloud may have chosen.
@@ -119,7 +119,7 @@ pub fn tags_of_query(text: &str) -> Vec<Tag> {
 /// Whether a request gives this header, in lower case, to its object.
 pub fn is_given(name: &str) -> bool {
     let family = GIVEN_FAMILIES.iter().any(|family| name.starts_with(family));
-    GIVEN.contains(&name) || (family && name != "x-amz-checksum-mode")
+    GIVEN.contains(&name) || (family && !matches!(name, "x-amz-checksum-mode" | "x-amz-checksum-algorithm"))
 }
 
 fn is_checksum(name: &str) -> bool {
@@ -205,6 +205,12 @@ mod tests {
         {
             assert_eq!(etag_of(wire), bare.map(|text| ETag(text.into())), "{wire}");
         }
+    }
+
+    #[test]
+    fn a_new_object_without_a_word_on_tags_has_none_and_a_read_tells_nothing_of_them() {
+        assert_eq!(given(&fields("")).tags, Some(Vec::new()));
+        assert_eq!(shown(&fields("")).tags, None);
     }
 
     #[test]

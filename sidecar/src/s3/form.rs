@@ -109,7 +109,7 @@ impl Form {
         let headers = headers.collect();
         let tags = match self.field("tagging").filter(|document| !document.is_empty()) {
             Some(document) => Some(metadata::tags(document)?),
-            None => None,
+            None => Some(Vec::new()),
         };
         Ok(Attributes { headers, tags })
     }
