@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::accept::Way;
 use crate::config::Exec;
 use crate::env::{self, Change};
+use crate::heap;
 use crate::run::{self, Plan, StartError};
 use crate::trust::TrustError;
 
@@ -71,6 +72,7 @@ pub async fn exec(config: Exec) -> Result<u8, ExecError> {
     let proxy = sidecar.listening.first().copied().unwrap_or(address);
     let mut command = Command::new(&config.command[0]);
     command.args(&config.command[1..]);
+    heap::leave_out(command.as_std_mut());
     for change in env::changes(&folder.0, proxy, |name| std::env::var_os(name))? {
         match change {
             Change::Set(name, value) => command.env(name, value),

@@ -22,6 +22,7 @@ pub mod env;
 pub mod exec;
 pub mod forward;
 pub mod gap;
+pub mod heap;
 pub mod http;
 pub mod journal;
 pub mod lapse;

@@ -7,16 +7,20 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hawser_sidecar::config::{Cli, Command};
-use hawser_sidecar::{env, exec, redirect, run, trust};
+use hawser_sidecar::{env, exec, heap, redirect, run, trust};
 use tracing_subscriber::EnvFilter;
 
 /// Threads that relay. More make more memory, and one connection never uses more than one.
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    if matches!(command, Command::Run(_) | Command::Exec(_)) {
+        heap::one();
+    }
     let filter = EnvFilter::try_from_env("HAWSER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let done = match Cli::parse().command {
+    let done = match command {
         Command::Run(config) => {
             runtime().block_on(run::run(config)).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
         }
