@@ -1,13 +1,12 @@
 //! `hawser gaps`: what the copy is known not to know, and what repairs it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_api::v1::GapEntry;
 use hawser_api::{GapReason, ObjectKey};
 use serde::Serialize;
 
 use crate::Found;
-use crate::address::Address;
 use crate::args::GapsArgs;
 use crate::entry::{self, Key};
 use crate::failure::Failure;
@@ -46,6 +45,10 @@ struct Shown<'a> {
 pub(crate) async fn run(args: &GapsArgs, out: &mut Out) -> Result<Found, Failure> {
     let reason = args.reason.as_deref().map(known_reason).transpose()?;
     let mut store = Store::at(&args.store)?;
+    let meant = match &args.address {
+        Some(address) => Some((names_of(&mut store, &address.bucket).await?, address.prefix.as_slice())),
+        None => None,
+    };
     let mut stream = store.gaps(args.all).await?;
     let mut columns = vec![
         ("OPENED", Align::Left),
@@ -61,7 +64,7 @@ pub(crate) async fn run(args: &GapsArgs, out: &mut Out) -> Result<Found, Failure
     let mut open: BTreeMap<GapReason, u64> = BTreeMap::new();
     while let Some(gap) = stream.message().await.map_err(|status| store.refused(status))? {
         let of_reason = reason.is_none_or(|reason| gap.reason == reason.as_str());
-        if !of_reason || !args.address.as_ref().is_none_or(|address| concerns(&gap, address)) {
+        if !of_reason || !meant.as_ref().is_none_or(|(names, prefix)| concerns(&gap, names, prefix)) {
             continue;
         }
         if !gap.closed {
@@ -94,10 +97,17 @@ fn known_reason(word: &str) -> Result<GapReason, Failure> {
     })
 }
 
-/// Whether a gap puts keys below `address` in doubt. One of a binding may be any key's.
-fn concerns(gap: &GapEntry, address: &Address) -> bool {
+/// What the store and the providers call a bucket: a gap has the provider's name of it.
+async fn names_of(store: &mut Store, bucket: &str) -> Result<BTreeSet<String>, Failure> {
+    let bindings = store.status().await?.bindings;
+    let bound = bindings.into_iter().flat_map(|binding| binding.buckets).filter(|bound| bound.name == bucket);
+    Ok(bound.flat_map(|bound| bound.names.into_values()).chain([bucket.to_owned()]).collect())
+}
+
+/// Whether a gap puts keys below `prefix` in doubt, in a bucket of one of these `names`. One of a binding may be any key's.
+fn concerns(gap: &GapEntry, names: &BTreeSet<String>, prefix: &[u8]) -> bool {
     let Some(object) = gap.object.as_ref().filter(|object| !object.bucket.is_empty()) else { return true };
-    object.bucket == address.bucket && (object.key.is_empty() || object.key.starts_with(&address.prefix))
+    names.contains(&object.bucket) && (object.key.is_empty() || object.key.starts_with(prefix))
 }
 
 fn shown(gap: &GapEntry) -> Shown<'_> {
@@ -161,16 +171,17 @@ mod tests {
 
     #[test]
     fn a_gap_concerns_the_keys_that_it_may_be_about() {
-        let address: Address = "b/x/".parse().unwrap();
+        let names = ["b".to_owned(), "b-elsewhere".to_owned()].into();
         for (gap, wanted, place_wanted) in [
             (gap("b", "x/1"), true, "b/x/1"),
             (gap("b", "y"), false, "b/y"),
+            (gap("b-elsewhere", "x/2"), true, "b-elsewhere/x/2"),
             (gap("b", ""), true, "b"),
             (gap("c", ""), false, "c"),
             (gap("", ""), true, "all of photos"),
             (GapEntry { binding: "photos".into(), ..GapEntry::default() }, true, "all of photos"),
         ] {
-            assert_eq!(concerns(&gap, &address), wanted, "{gap:?}");
+            assert_eq!(concerns(&gap, &names, b"x/"), wanted, "{gap:?}");
             assert_eq!(place(&gap), place_wanted);
         }
     }

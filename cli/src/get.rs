@@ -8,7 +8,7 @@ use hawser_api::v1::{GetObjectRequest, ObjectEntry, ObjectRef};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Found;
-use crate::address::Address;
+use crate::address::{Address, KeyAddress};
 use crate::args::GetArgs;
 use crate::entry;
 use crate::failure::Failure;
@@ -26,11 +26,8 @@ pub(crate) async fn run(args: &GetArgs) -> Result<Found, Failure> {
         ));
     }
     let mut store = Store::at(&args.store)?;
-    let version = find(&mut store, args).await?.ok_or_else(|| versions::not_recorded(&args.object))?;
+    let Some(version) = find(&mut store, args).await? else { return Err(why_not(&mut store, args).await?) };
     let what = format!("{}/{}", args.object.bucket, args.object.key);
-    if entry::is_deleted(&version) {
-        return Err(Failure::NotFound(format!("{what} is deleted: hawser versions shows what it was")));
-    }
     if !version.content_known {
         return Err(Failure::NotFound(format!(
             "the content of {what} is not in the store: hawser-migrate backfill reads it"
@@ -70,14 +67,29 @@ async fn find(store: &mut Store, args: &GetArgs) -> Result<Option<ObjectEntry>, 
         return Ok(first.filter(|entry| entry::key_bytes(entry) == key));
     }
     let provider = args.which.provider.clone().unwrap_or_default();
-    store
+    let found = store
         .object(GetObjectRequest {
             object: Some(ObjectRef { provider, bucket: String::new(), key: key.to_vec().into() }),
             version_id: args.version.clone().unwrap_or_default(),
             store_bucket: args.object.bucket.clone(),
             ..GetObjectRequest::default()
         })
-        .await
+        .await?;
+    Ok(found.filter(|version| !entry::is_deleted(version)))
+}
+
+/// Why there is no such version: the object is deleted, or that version is unknown, or all of it is.
+async fn why_not(store: &mut Store, args: &GetArgs) -> Result<Failure, Failure> {
+    let KeyAddress { bucket, key } = &args.object;
+    let kept = versions::of(store, &args.object, args.which.provider.as_deref()).await?;
+    let current = kept.iter().find(|version| version.current);
+    Ok(match current {
+        _ if kept.is_empty() => versions::not_recorded(&args.object),
+        Some(current) if entry::is_deleted(current) && args.version.is_none() && args.which.at.is_none() => {
+            Failure::NotFound(format!("{bucket}/{key} is deleted: hawser versions shows what it was, --at reads it"))
+        }
+        _ => Failure::NotFound(format!("{bucket}/{key} has no such version: hawser versions shows which there are")),
+    })
 }
 
 /// Reads a version's bytes into `take`, and sees that all of them came.

@@ -49,7 +49,11 @@ pub(crate) async fn run(args: &VersionsArgs, out: &mut Out) -> Result<Found, Fai
 }
 
 /// Every kept version of one object, the newest first.
-async fn of(store: &mut Store, object: &KeyAddress, provider: Option<&str>) -> Result<Vec<ObjectEntry>, Failure> {
+pub(crate) async fn of(
+    store: &mut Store,
+    object: &KeyAddress,
+    provider: Option<&str>,
+) -> Result<Vec<ObjectEntry>, Failure> {
     let key = object.key.as_bytes();
     let address = Address { bucket: object.bucket.clone(), prefix: key.to_vec() };
     let mut stream = store.versions(look::request(&address, provider)).await?;

@@ -306,8 +306,14 @@ fn an_object_is_read_whole_and_from_any_time() {
     }
     let (_, _, error) = scene.hawser(&["get", "b/a"]);
     assert!(error.contains("gap Concurrent is open"), "{error}");
-    for (args, said) in [(["get", "b/gone"], "b/gone is deleted"), (["get", "b/never"], "b/never is not in the copy")] {
-        let (code, out, error) = scene.hawser(&args);
+    let rows: [(&[&str], &str); 4] = [
+        (&["get", "b/gone"], "b/gone is deleted"),
+        (&["get", "b/never"], "b/never is not in the copy"),
+        (&["get", "b/x", "--version", "v99"], "b/x has no such version"),
+        (&["get", "b/x", "--at", "1"], "b/x has no such version"),
+    ];
+    for (args, said) in rows {
+        let (code, out, error) = scene.hawser(args);
         assert_eq!((code, out.as_str()), (1, ""));
         assert!(error.contains(said), "{error}");
     }
