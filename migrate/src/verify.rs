@@ -1,6 +1,7 @@
-//! Compares a provider with what the store recorded of it, and changes nothing. Every recorded object is
-//! asked for by HEAD: ETag, length, headers, tags; with `--deep` every byte is read. The listing is compared
-//! as a whole, in any order and without keeping it.
+//! Compares a provider with what the store recorded of it, and changes nothing. Recorded objects are asked
+//! for by HEAD: ETag, length, headers, tags; with `--deep` every byte is read. The listing's keys, ETags and
+//! lengths are compared as a whole, in any order and without keeping them; what has neither headers nor tags
+//! needs no HEAD besides, as long as the listing agrees.
 use std::cmp::Ordering as Order;
 use std::sync::atomic::Ordering;
 
@@ -10,7 +11,7 @@ use hawser_api::ObjectKey;
 use hawser_api::binding::{Conflicts, Provider};
 use hawser_api::v1;
 
-use crate::cloud::{Cloud, Fault, Place};
+use crate::cloud::{Cloud, Fault, Place, headers};
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Report};
 use crate::replicate::compare;
@@ -100,9 +101,18 @@ async fn buckets(run: &Run) -> Result<Vec<String>, Failure> {
     Ok(reply.into_inner().buckets.into_iter().map(|bucket| bucket.name).collect())
 }
 
+/// Which objects are asked for by HEAD.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heads {
+    /// Those that the listing cannot vouch for: they carry headers or tags.
+    WhereNeeded,
+    /// Each.
+    All,
+}
+
 /// How one object compares.
 enum Compared {
-    Equal { place: Place, etag: String },
+    Equal { place: Place, etag: String, size: u64 },
     Differs { place: Place, why: String },
     /// Nothing to compare: a foreign object that is kept, or content that nobody knows.
     Passed,
@@ -115,48 +125,136 @@ async fn check_bucket(
     cloud: &Cloud,
     stored: &str,
 ) -> Result<Verdict, Failure> {
-    let bucket = run
-        .binding
-        .spec
-        .buckets
-        .iter()
-        .find(|bucket| bucket.name == stored)
-        .map_or(stored, |bucket| bucket.name_at(&cloud.name))
-        .to_owned();
-    let there = records(run, &cloud.identity, stored).await?;
-    let meant = match source == cloud.identity {
-        true => stream::empty().boxed(),
-        false => records(run, source, stored).await?,
-    };
-    let alone = source == cloud.identity;
-    let compared = joined(meant, there)
-        .map_ok(|pair| compare_pair(run, cloud, &bucket, pair, alone))
-        .try_buffer_unordered(run.parallelism * HEADS_PER_SLOT);
-    let mut compared = std::pin::pin!(compared);
-    let mut verdict = Verdict::default();
-    let mut recorded = Fingerprint::default();
-    while let Some(one) = compared.try_next().await? {
-        match one {
-            Compared::Equal { place, etag } => {
-                recorded.add(place.key.as_bytes(), &etag);
-                verdict.verified += 1;
-                progress.counts.verified.fetch_add(1, Ordering::Relaxed);
+    let bound = run.binding.spec.buckets.iter().find(|bucket| bucket.name == stored);
+    let bucket = bound.map_or(stored, |bucket| bucket.name_at(&cloud.name));
+    let check = Check { run, progress, source, cloud, stored, bucket };
+    let listed = check.listing().await?;
+    let (verdict, recorded) = check.records(if run.deep { Heads::All } else { Heads::WhereNeeded }).await?;
+    if listed == recorded {
+        return Ok(verdict);
+    }
+    let (mut verdict, recorded) = check.records(Heads::All).await?;
+    if check.listing().await? != recorded {
+        check.listed_keys(&mut verdict).await?;
+    }
+    Ok(verdict)
+}
+
+/// One bucket at a provider, and what it is compared with.
+struct Check<'a> {
+    run: &'a Run,
+    progress: &'a Progress,
+    /// The provider whose current objects should be there.
+    source: &'a str,
+    cloud: &'a Cloud,
+    /// The store's name of the bucket, and the provider's.
+    stored: &'a str,
+    bucket: &'a str,
+}
+
+impl Check<'_> {
+    /// Compares every recorded object; the fingerprint is of those that are as they should be.
+    async fn records(&self, heads: Heads) -> Result<(Verdict, Fingerprint), Failure> {
+        let Check { run, progress, source, cloud, stored, bucket } = *self;
+        let alone = source == cloud.identity;
+        let there = records(run, &cloud.identity, stored).await?;
+        let meant = if alone { stream::empty().boxed() } else { records(run, source, stored).await? };
+        let compared = joined(meant, there)
+            .map_ok(|pair| compare_pair(run, cloud, bucket, pair, alone, heads))
+            .try_buffer_unordered(run.parallelism * HEADS_PER_SLOT);
+        let mut compared = std::pin::pin!(compared);
+        let mut verdict = Verdict::default();
+        let mut recorded = Fingerprint::default();
+        progress.counts.verified.store(0, Ordering::Relaxed);
+        while let Some(one) = compared.try_next().await? {
+            match one {
+                Compared::Equal { place, etag, size } => {
+                    recorded.add(place.key.as_bytes(), &etag, size);
+                    verdict.verified += 1;
+                    progress.counts.verified.fetch_add(1, Ordering::Relaxed);
+                }
+                Compared::Differs { place, why } => {
+                    progress.trouble("differs", &place, &why);
+                    verdict.differences += 1;
+                }
+                Compared::Passed => {}
             }
-            Compared::Differs { place, why } => {
-                progress.trouble("differs", &place, &why);
-                verdict.differences += 1;
+        }
+        Ok((verdict, recorded))
+    }
+
+    async fn listing(&self) -> Result<Fingerprint, Failure> {
+        let mut listed = Fingerprint::default();
+        let mut pages = std::pin::pin!(pages(self.run, self.cloud, self.bucket));
+        while let Some(page) = pages.try_next().await? {
+            page.iter().for_each(|object| listed.add(&object.key, &object.etag, object.size));
+        }
+        Ok(listed)
+    }
+
+    /// Looks up every listed key, as the listing as a whole is not what HEAD found.
+    async fn listed_keys(&self, verdict: &mut Verdict) -> Result<(), Failure> {
+        let mut found = 0;
+        let mut pages = std::pin::pin!(pages(self.run, self.cloud, self.bucket));
+        while let Some(page) = pages.try_next().await? {
+            let looked_up = stream::iter(page).map(|object| self.record_of(object)).buffer_unordered(self.run.parallelism);
+            let mut looked_up = std::pin::pin!(looked_up);
+            while let Some((place, record, etag)) = looked_up.try_next().await? {
+                match record {
+                    None => {
+                        verdict.extra += 1;
+                        self.progress.trouble("extra", &place, "it is listed and the store has no record of it");
+                    }
+                    Some(record) if record != etag => {
+                        // A HEAD that found the recorded ETag was counted as verified; the two cannot both be right.
+                        let why = format!("ETag {etag} in the listing instead of {record}");
+                        self.progress.trouble("differs", &place, &why);
+                        verdict.differences += 1;
+                        found += 1;
+                    }
+                    Some(_) => found += 1,
+                }
             }
-            Compared::Passed => {}
+        }
+        verdict.aliases += verdict.verified.saturating_sub(found);
+        Ok(())
+    }
+
+    /// A listed object's place, the ETag that was recorded of it, and the one that is listed.
+    async fn record_of(&self, object: v1::ListedObject) -> Result<(Place, Option<String>, String), Failure> {
+        let place = Place { bucket: self.bucket.to_owned(), key: ObjectKey::from_bytes(object.key.clone()) };
+        let request = v1::GetObjectRequest {
+            object: Some(v1::ObjectRef {
+                provider: self.cloud.identity.clone(),
+                bucket: self.bucket.to_owned(),
+                key: object.key,
+            }),
+            binding: self.run.binding.name().to_owned(),
+            store_bucket: self.stored.to_owned(),
+            ..v1::GetObjectRequest::default()
+        };
+        match self.run.store.catalog.clone().get_object(request).await {
+            Ok(entry) => {
+                let entry = entry.into_inner();
+                Ok((place, (!entry.tombstone && !entry.delete_marker).then_some(entry.etag), object.etag))
+            }
+            Err(status) if status.code() == tonic::Code::NotFound => Ok((place, None, object.etag)),
+            Err(status) => Err(refusal("look up a listed key")(status)),
         }
     }
-    check_listing(run, progress, cloud, stored, &bucket, recorded, &mut verdict).await?;
-    Ok(verdict)
 }
 
 /// One key: what is meant to be at the provider, and what was recorded there.
 type Pair = (Option<v1::ObjectEntry>, Option<v1::ObjectEntry>);
 
-async fn compare_pair(run: &Run, cloud: &Cloud, bucket: &str, pair: Pair, alone: bool) -> Result<Compared, Failure> {
+async fn compare_pair(
+    run: &Run,
+    cloud: &Cloud,
+    bucket: &str,
+    pair: Pair,
+    alone: bool,
+    heads: Heads,
+) -> Result<Compared, Failure> {
     let key = pair.0.iter().chain(&pair.1).find_map(|entry| entry.object.as_ref()).map(|object| object.key.clone());
     let place = Place { bucket: bucket.to_owned(), key: ObjectKey::from_bytes(key.unwrap_or_default()) };
     let differs = |why: String| Ok(Compared::Differs { place: place.clone(), why });
@@ -182,8 +280,11 @@ async fn compare_pair(run: &Run, cloud: &Cloud, bucket: &str, pair: Pair, alone:
     if alone && !there.gap.is_empty() {
         return differs(format!("a gap is open: {}", there.gap));
     }
+    if heads == Heads::WhereNeeded && is_bare(&there) {
+        return Ok(Compared::Equal { place, etag: there.etag, size: there.size }); // if the listing says so too
+    }
     match compare_object(run, cloud, &place, &there).await {
-        Ok(None) => Ok(Compared::Equal { place, etag: there.etag }),
+        Ok(None) => Ok(Compared::Equal { place, etag: there.etag, size: there.size }),
         Ok(Some(why)) => differs(why),
         Err(fault @ (Fault::Credentials { .. } | Fault::Denied { .. } | Fault::NoBucket)) => {
             Err(fault.failure(&cloud.name, &place.to_string()))
@@ -192,6 +293,16 @@ async fn compare_pair(run: &Run, cloud: &Cloud, bucket: &str, pair: Pair, alone:
         Err(Fault::NotFound) => differs("it is not there".to_owned()),
         Err(fault) => differs(fault.to_string()),
     }
+}
+
+/// Whether a record has nothing that a listing does not show.
+fn is_bare(record: &v1::ObjectEntry) -> bool {
+    record.metadata.as_ref().is_some_and(|metadata| {
+        metadata.headers_known
+            && metadata.tags_known
+            && metadata.tags.is_empty()
+            && headers::is_bare(&headers::carried(metadata))
+    })
 }
 
 /// Whether a migration wrote what is current at the provider, and not a pod.
@@ -298,84 +409,19 @@ fn joined(
     })
 }
 
-/// A set of keys with ETags, in any order, in 16 bytes: equal sets are equal, others differ but for a
+/// A set of keys with ETags and lengths, in any order, in 16 bytes: equal sets are equal, others differ but for a
 /// chance in 2^128.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
 struct Fingerprint(u128);
 
 impl Fingerprint {
-    fn add(&mut self, key: &[u8], etag: &str) {
+    fn add(&mut self, key: &[u8], etag: &str, size: u64) {
         let mut hash = blake3::Hasher::new();
-        hash.update(&(key.len() as u64).to_le_bytes()).update(key).update(etag.as_bytes());
+        hash.update(&(key.len() as u64).to_le_bytes()).update(key).update(&size.to_le_bytes()).update(etag.as_bytes());
         let mut bytes = [0; 16];
         hash.finalize_xof().fill(&mut bytes);
         self.0 = self.0.wrapping_add(u128::from_le_bytes(bytes));
     }
-}
-
-/// Compares the listing with what was verified; only where the sets differ is each key looked up.
-async fn check_listing(
-    run: &Run,
-    progress: &Progress,
-    cloud: &Cloud,
-    stored: &str,
-    bucket: &str,
-    recorded: Fingerprint,
-    verdict: &mut Verdict,
-) -> Result<(), Failure> {
-    let mut listed = Fingerprint::default();
-    let mut pages = std::pin::pin!(pages(run, cloud, bucket));
-    while let Some(page) = pages.try_next().await? {
-        page.iter().for_each(|object| listed.add(&object.key, &object.etag));
-    }
-    if listed == recorded {
-        return Ok(());
-    }
-    let mut found = 0;
-    let mut again = std::pin::pin!(self::pages(run, cloud, bucket));
-    while let Some(page) = again.try_next().await? {
-        let looked_up = stream::iter(page)
-            .map(|object| async move {
-                let place = Place { bucket: bucket.to_owned(), key: ObjectKey::from_bytes(object.key.clone()) };
-                let request = v1::GetObjectRequest {
-                    object: Some(v1::ObjectRef {
-                        provider: cloud.identity.clone(),
-                        bucket: bucket.to_owned(),
-                        key: object.key.clone(),
-                    }),
-                    binding: run.binding.name().to_owned(),
-                    store_bucket: stored.to_owned(),
-                    ..v1::GetObjectRequest::default()
-                };
-                match run.store.catalog.clone().get_object(request).await {
-                    Ok(entry) => {
-                        let entry = entry.into_inner();
-                        Ok((place, (!entry.tombstone && !entry.delete_marker).then_some(entry.etag), object.etag))
-                    }
-                    Err(status) if status.code() == tonic::Code::NotFound => Ok((place, None, object.etag)),
-                    Err(status) => Err(refusal("look up a listed key")(status)),
-                }
-            })
-            .buffer_unordered(run.parallelism);
-        let mut looked_up = std::pin::pin!(looked_up);
-        while let Some((place, record, etag)) = looked_up.try_next().await? {
-            match record {
-                None => {
-                    verdict.extra += 1;
-                    progress.trouble("extra", &place, "it is listed and the store has no record of it");
-                }
-                Some(record) if record != etag => {
-                    // A HEAD that found the recorded ETag was counted as verified; the two cannot both be right.
-                    progress.trouble("differs", &place, &format!("ETag {etag} in the listing instead of {record}"));
-                    verdict.differences += 1;
-                    found += 1;
-                }
-                Some(_) => found += 1,
-            }
-        }
-    }
-    verdict.aliases += verdict.verified.saturating_sub(found);
-    Ok(())
 }
 
 /// The listing of a bucket, page by page.
@@ -427,7 +473,7 @@ mod tests {
     fn a_fingerprint_does_not_depend_on_order_and_tells_sets_apart() {
         let of = |rows: &[(&str, &str)]| {
             let mut print = Fingerprint::default();
-            rows.iter().for_each(|(key, etag)| print.add(key.as_bytes(), etag));
+            rows.iter().for_each(|(key, etag)| print.add(key.as_bytes(), etag, 1));
             print
         };
         assert_eq!(of(&[("a", "1"), ("b", "2")]), of(&[("b", "2"), ("a", "1")]));

@@ -70,6 +70,11 @@ fn without_aws_chunked(value: &[u8]) -> Option<Vec<u8>> {
     (!rest.is_empty()).then(|| rest.join(", ").into_bytes())
 }
 
+/// Whether an object has nothing besides its bytes: no header but a content type that services invent.
+pub fn is_bare(carried: &BTreeMap<String, Vec<u8>>) -> bool {
+    difference(carried, &BTreeMap::new()).is_none()
+}
+
 /// The first header that differs between what was meant and what is there; a missing content type equals
 /// the one that services invent.
 pub fn difference(meant: &BTreeMap<String, Vec<u8>>, there: &BTreeMap<String, Vec<u8>>) -> Option<String> {

@@ -11,6 +11,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::read::{bare, quoted, version};
 use super::{Cloud, Fault, Place};
 
+/// Bodies up to this have the time-out of every request.
+const ORDINARY_LEN: u64 = 512 * 1024;
 const CONTENT_ENCODING: &str = "content-encoding";
 
 /// What must be true of the object when the write takes effect.
@@ -79,10 +81,10 @@ impl Cloud {
             Guard::Is(etag) => request.if_match(quoted(etag)),
         };
         let headers = carried.headers.clone();
-        let mut request = request
-            .customize()
-            .config_override(self.patience(len))
-            .mutate_request(move |request| set(request, &headers));
+        let mut request = request.customize().mutate_request(move |request| set(request, &headers));
+        if len > ORDINARY_LEN {
+            request = request.config_override(self.patience(len));
+        }
         if signed_by_tls {
             request = request.disable_payload_signing();
         }
