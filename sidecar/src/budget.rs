@@ -35,6 +35,12 @@ impl Budget {
         self.used() > self.limit / 2
     }
 
+    /// Whether more than three quarters are taken: what waits for the store has to go, so that there is room for what
+    /// must be understood. A dropped head costs a gap of the whole binding, a dropped body one of its key.
+    pub fn is_tight(&self) -> bool {
+        self.used() > self.limit / 4 * 3
+    }
+
     /// Bytes taken at this moment.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)

@@ -155,6 +155,11 @@ impl Cutter {
         self.length
     }
 
+    /// Whether the body is already too long to be inline.
+    pub fn is_run(&self) -> bool {
+        self.length >= self.inline_below
+    }
+
     /// Takes the next bytes of the body and appends the blocks that they complete to `out`.
     ///
     /// # Errors

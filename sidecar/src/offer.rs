@@ -119,6 +119,8 @@ pub struct Offers {
 /// What the task that offers and those who give it blocks both know.
 #[derive(Debug)]
 struct Shared {
+    /// There is a stream to the store.
+    connected: AtomicBool,
     /// The store has been away for longer than blocks are held for it.
     away: AtomicBool,
     /// A body has ended: do not wait for more blocks to offer together.
@@ -132,7 +134,8 @@ impl Offers {
     /// the blocks on their way.
     pub fn begin(store: Store, budget: Arc<Budget>, tally: Arc<Tally>) -> (Offers, impl Future<Output = ()> + Send) {
         let (to, asked) = mpsc::channel(ASKED_MAX);
-        let shared = Arc::new(Shared { away: AtomicBool::new(false), hurry: Notify::new(), budget, tally });
+        let (connected, away) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Arc::new(Shared { connected, away, hurry: Notify::new(), budget, tally });
         (Offers { to, shared: Arc::clone(&shared) }, stream::keep(store, asked, shared))
     }
 
@@ -154,6 +157,14 @@ impl Offers {
     /// A body has ended: what was added is offered at once.
     pub fn hurry(&self) {
         self.shared.hurry.notify_one();
+    }
+
+    /// Why content finds no room: the store is slower than the pod, or not there.
+    pub fn why_tight(&self) -> GapReason {
+        match self.shared.connected.load(Ordering::Relaxed) {
+            true => GapReason::Overflow,
+            false => GapReason::StoreAway,
+        }
     }
 
     /// Whether blocks are given up at once because the store has been away for some time.

@@ -9,6 +9,7 @@ use hawser_api::{BlockSize, GapReason, v1};
 
 use super::{Ctx, Working};
 use crate::bindings::Bound;
+use crate::budget::Budget;
 use crate::cut::{Block, Content, Cutter, Window};
 use crate::gap::{self, Found};
 use crate::http::ExchangeId;
@@ -160,13 +161,13 @@ impl Teller {
     fn body(&mut self, exchange: ExchangeId, bytes: Bytes) {
         self.ctx.tally.captured(bytes.len() as u64);
         match self.exchanges.get_mut(&exchange) {
-            Some(Exchange::Write(write)) => write.body.push(bytes, &write.home.session),
+            Some(Exchange::Write(write)) => write.body.push(bytes, &write.home.session, &self.ctx.budget),
             Some(Exchange::Read(read)) => {
                 let bytes = read.window.clip(bytes);
                 if self.ctx.budget.is_scarce() {
                     read.body = Body::Lost(GapReason::Overflow);
                 } else {
-                    read.body.push(bytes, &read.home.session);
+                    read.body.push(bytes, &read.home.session, &self.ctx.budget);
                 }
             }
             None => {}
@@ -337,12 +338,14 @@ impl Body {
         Body::Passing { cutter: Box::new(cutter), delivery: Delivery::new() }
     }
 
-    fn push(&mut self, bytes: Bytes, session: &Session) {
+    /// Takes the next bytes. Content that waits for the store while room gets tight is lost before a head is.
+    fn push(&mut self, bytes: Bytes, session: &Session, budget: &Budget) {
         let Body::Passing { cutter, delivery } = self else { return };
         let mut blocks = Vec::new();
         let room = cutter.push(bytes, &mut blocks);
         offer(blocks, session, delivery);
-        let lost = if room.is_err() { Some(GapReason::Overflow) } else { delivery.lost() };
+        let tight = room.is_err() || (cutter.is_run() && budget.is_tight());
+        let lost = if tight { Some(session.offers().why_tight()) } else { delivery.lost() };
         if let Some(reason) = lost {
             *self = Body::Lost(reason); // what was cut so far gives its room back
         }

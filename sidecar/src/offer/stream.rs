@@ -35,7 +35,9 @@ pub(super) async fn keep(store: Store, mut asked: mpsc::Receiver<Asked>, shared:
             () = hold(&mut asked, &mut ledger, &shared) => return,
         };
         shared.away.store(false, Ordering::Relaxed);
+        shared.connected.store(true, Ordering::Relaxed);
         let Ended::Stream = serve(connected, &mut asked, &mut ledger, &shared).await else { return };
+        shared.connected.store(false, Ordering::Relaxed);
         ledger.start_over(Instant::now());
     }
 }

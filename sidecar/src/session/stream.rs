@@ -10,7 +10,7 @@ use hawser_api::v1::control_down::Message as Down;
 use hawser_api::v1::control_up::Message as Up;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{Session, heartbeat};
 use crate::backoff::Backoff;
@@ -37,6 +37,19 @@ enum Ended {
     Edited,
 }
 
+impl Ended {
+    /// What a person is told. One absence has one reason, however the connection to nobody fails.
+    fn reason(&self) -> String {
+        match self {
+            Ended::Closed | Ended::NoWelcome => "it cannot be reached".to_owned(),
+            Ended::Status(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                "it cannot be reached".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 /// Speaks with the store for as long as the process lives.
 pub(super) async fn keep(store: Store, session: Arc<Session>) {
     let mut pause = Backoff::default();
@@ -48,7 +61,7 @@ pub(super) async fn keep(store: Store, session: Arc<Session>) {
         if matches!(ended, Ended::Edited) {
             continue; // at once: the first pause is short
         }
-        let reason = ended.to_string();
+        let reason = ended.reason();
         if last_reason.as_ref() != Some(&reason) {
             tracing::warn!(
                 binding = session.name,
