@@ -32,6 +32,9 @@ const SWEEP_BELOW_PERCENT: u64 = 50;
 /// A request on the socket is one short line.
 const REQUEST_LEN_MAX: u64 = 64 * 1024;
 
+/// Findings of a scrub that wait for their reader.
+const LINES_MAX: usize = 64;
+
 /// What can be asked of a store's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
@@ -248,16 +251,17 @@ async fn serve_one(catalog: &Arc<Catalog>, stream: UnixStream) -> io::Result<()>
     let reader = tokio::io::AsyncReadExt::take(read, REQUEST_LEN_MAX);
     let line = tokio::time::timeout(Duration::from_secs(10), BufReader::new(reader).read_line(&mut request)).await;
     line.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let (lines, mut told) = mpsc::unbounded_channel(); // findings of one scrub: as many as there is damage
+    let (lines, mut told) = mpsc::channel(LINES_MAX);
     match serde_json::from_str::<Work>(&request) {
         Ok(work) => {
             let catalog = Arc::clone(catalog);
             // A thread of its own: maintenance may not run on one of the runtime's.
             std::thread::Builder::new().name("maintenance".into()).spawn(move || {
-                perform(&catalog, &work, &mut |line| drop(lines.send(line)));
+                // A caller that does not read holds the work up; one that is gone does not.
+                perform(&catalog, &work, &mut |line| drop(lines.blocking_send(line)));
             })?;
         }
-        Err(error) => drop(lines.send(Line::Failed { why: error.to_string() })),
+        Err(error) => drop(lines.try_send(Line::Failed { why: error.to_string() })),
     }
     while let Some(line) = told.recv().await {
         let mut bytes = serde_json::to_vec(&line)?;

@@ -197,7 +197,8 @@ async fn overlapping_writers_are_in_doubt_until_a_sighting_decides() {
     let mut two = client.session(hello("photos", 2)).await.unwrap();
     let key = || object(A, "photos", "k");
     let tick = accepted(one.put(key(), b"before", "e0").await);
-    (one.hear_tick(tick).await, two.hear_tick(tick).await);
+    one.hear_tick(tick).await;
+    two.hear_tick(tick).await;
 
     let (first, second) = (one.stamp(), two.stamp());
     accepted(one.put_since(key(), b"one", "e1", first).await);
@@ -586,7 +587,8 @@ async fn a_rebuilt_index_shows_what_the_one_before_showed() {
     for number in 0..20 {
         tick = accepted(one.put(object(A, "photos", &format!("k{number}")), &noise(number, 3000), "e").await);
     }
-    (one.hear_tick(tick).await, two.hear_tick(tick).await);
+    one.hear_tick(tick).await;
+    two.hear_tick(tick).await;
     let (first, second) = (one.stamp(), two.stamp());
     accepted(one.put_since(object(A, "photos", "k1"), b"one", "e1", first).await);
     accepted(two.put_since(object(A, "photos", "k1"), b"two", "e2", second).await);

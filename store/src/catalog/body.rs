@@ -74,7 +74,7 @@ impl Catalog {
         let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
         // Ends when the receiver is dropped: the send then fails.
         tokio::task::spawn_blocking(move || {
-            while let Some(frame) = reader.next().transpose() {
+            while let Some(frame) = reader.frame().transpose() {
                 let failed = frame.is_err();
                 if frames.blocking_send(frame).is_err() || failed {
                     return;
@@ -96,7 +96,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// [`ReadError`] when a block is gone or damaged.
-    pub fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+    pub fn frame(&mut self) -> Result<Option<Bytes>, ReadError> {
         let Some(extent) = self.extents.get(self.extent).filter(|_| self.left > 0).cloned() else {
             return Ok(None);
         };

@@ -245,9 +245,10 @@ fn possible(actors: &[Actor], order: &[usize]) -> bool {
     };
     // What was committed after the backup is gone with the store: the case is about what had not been told.
     let restore = place(|actor| *actor == Actor::Restore, 0);
-    let told = actors.iter().enumerate().filter(|(_, actor)| matches!(actor, Actor::Write { .. })).map(|(number, _)| {
-        order.iter().enumerate().filter(|(_, at)| **at == number).nth(3).map(|(place, _)| place)
-    });
+    let told =
+        actors.iter().enumerate().filter(|(_, actor)| matches!(actor, Actor::Write { .. })).map(|(number, _)| {
+            order.iter().enumerate().filter(|(_, at)| **at == number).nth(3).map(|(place, _)| place)
+        });
     let told_later = told.into_iter().all(|told| follows(told, restore));
     follows(effect, head) && follows(settles, gap) && follows(settles, effect) && told_later
 }
@@ -260,8 +261,17 @@ fn run(batch: &mut Batch<'_>, actors: &[Actor], order: &[usize], run: usize, dea
         bucket: "b".into(),
         key: run.to_string().into(),
     };
-    let mut world =
-        World { batch, at, cloud: 0, tick: 0, incarnation: 7, counters: [0; 3], deaf, lost: None, settled: false };
+    let mut world = World {
+        batch,
+        at,
+        cloud: 0,
+        tick: if actors.contains(&Actor::Restore) { AHEAD } else { 0 },
+        incarnation: 7,
+        counters: [0; 3],
+        deaf,
+        lost: None,
+        settled: false,
+    };
     let mut progress = vec![(0, Progress::default()); actors.len()];
     for &number in order {
         let (step, progress) = &mut progress[number];

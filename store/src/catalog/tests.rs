@@ -309,7 +309,8 @@ fn a_copy_takes_a_source_that_is_certain_or_leaves_a_gap() {
         })
     };
     let md5 = |digit: char| digit.to_string().repeat(32);
-    let rows: Vec<(&str, Box<dyn Fn(&mut Told<'_, '_>)>, bool)> = vec![
+    type Before = Box<dyn Fn(&mut Told<'_, '_>)>;
+    let rows: Vec<(&str, Before, bool)> = vec![
         ("the only version", Box::new(|told| told.write(put("from", "e1", ""))), true),
         ("an unknown source", Box::new(|_| {}), false),
         (

@@ -47,7 +47,7 @@ impl Partial {
     pub(super) fn add(&mut self, domain: DomainId, read: &v1::ObservedRead, run: &v1::Run) -> Option<v1::Run> {
         let size = BlockSize::new(run.block_size)?;
         let object = read.object.clone().unwrap_or_default();
-        let aligned = read.offset % size.bytes() as u64 == 0;
+        let aligned = read.offset.is_multiple_of(size.bytes() as u64);
         let end = read.offset.checked_add(run.length).filter(|end| *end <= read.total_length)?;
         if run.paged || !aligned {
             return None;

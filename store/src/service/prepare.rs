@@ -88,7 +88,8 @@ impl Speaker {
                 if let Some(why) = gap.object.as_ref().and_then(|object| self.not_ours(object)) {
                     return Ok(refused(why));
                 }
-                (believe(&self.service, &mut gap.head), believe(&self.service, &mut gap.end));
+                believe(&self.service, &mut gap.head);
+                believe(&self.service, &mut gap.end);
                 Ok(commit(Fact::Gap(gap)))
             }
             Up::GapOpen(mut open) => {
@@ -104,7 +105,8 @@ impl Speaker {
     }
 
     async fn recorded(&self, mut recorded: v1::Recorded) -> Result<Prepared, Status> {
-        (believe(&self.service, &mut recorded.head), believe(&self.service, &mut recorded.answer));
+        believe(&self.service, &mut recorded.head);
+        believe(&self.service, &mut recorded.answer);
         let mut blocks = Vec::new();
         for at in 0..recorded.writes.len() {
             if let Some(why) = objects(&recorded.writes[at]).into_iter().find_map(|object| self.not_ours(&object)) {
@@ -134,7 +136,8 @@ impl Speaker {
         if read.etag.is_empty() {
             return Ok(Prepared::Nothing); // nothing tells what this content belongs to
         }
-        (believe(&self.service, &mut read.head), believe(&self.service, &mut read.answer));
+        believe(&self.service, &mut read.head);
+        believe(&self.service, &mut read.answer);
         let mut body = read.body.take().unwrap_or_default();
         let blocks = match self.keep(&mut body).await? {
             Kept::Blocks(blocks) => blocks,
@@ -161,7 +164,8 @@ impl Speaker {
 
     /// Most sightings say what is known: they cost no commit.
     fn sightings(&self, mut sightings: v1::Sightings) -> Result<Prepared, Status> {
-        (believe(&self.service, &mut sightings.head), believe(&self.service, &mut sightings.answer));
+        believe(&self.service, &mut sightings.head);
+        believe(&self.service, &mut sightings.answer);
         let view = self.service.catalog.store().view();
         let mut news = Vec::new();
         for sighting in std::mem::take(&mut sightings.objects) {
@@ -186,10 +190,12 @@ impl Speaker {
                 if let Some(why) = gap.object.as_ref().and_then(|object| self.not_ours(object)) {
                     return refused(why);
                 }
-                (believe(&self.service, &mut gap.head), believe(&self.service, &mut gap.end));
+                believe(&self.service, &mut gap.head);
+                believe(&self.service, &mut gap.end);
             }
             Some(v1::journalled::Outcome::Recorded(recorded)) => {
-                (believe(&self.service, &mut recorded.head), believe(&self.service, &mut recorded.answer));
+                believe(&self.service, &mut recorded.head);
+                believe(&self.service, &mut recorded.answer);
                 for write in &mut recorded.writes {
                     if let Some(why) = objects(write).into_iter().find_map(|object| self.not_ours(&object)) {
                         return refused(why);
@@ -299,7 +305,7 @@ impl Speaker {
         let mut block = bytes::BytesMut::with_capacity(size);
         loop {
             let read = tokio::task::spawn_blocking(move || {
-                let frame = reader.next();
+                let frame = reader.frame();
                 (reader, frame)
             });
             let Ok((back, frame)) = read.await else { return Err(Status::internal("reading a body panicked")) };
