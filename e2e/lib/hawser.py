@@ -43,8 +43,9 @@ class Store:
 
     secret = "store-secret-for-tests-only"
 
-    def __init__(self, folder, data=None):
-        self.folder, self.data = folder, data or folder / "store"
+    def __init__(self, folder, settle=60, lease=30, flags=()):
+        self.folder, self.data = folder, folder / "store"
+        self.flags = ["--settle", f"{settle}s", "--session-lease", f"{lease}s", *flags]
         self.grpc, self.s3, self.admin = (f"127.0.0.1:{machine.free_port()}" for _ in range(3))
         self.url, self.log, self.process = f"http://{self.grpc}", folder / "store.log", None
 
@@ -53,7 +54,7 @@ class Store:
         self.process = running.Process(
             "hawser-store",
             [machine.binary("hawser-store"), "serve", "--data", self.data, "--listen", self.grpc, "--s3", self.s3,
-             "--admin", self.admin],
+             "--admin", self.admin, *self.flags],
             self.log, machine.environment(HAWSER_S3_SECRET=self.secret, **variables))
         self.process.ready(lambda: ready(self.admin))
         return self

@@ -14,7 +14,7 @@ def migrator_killed_at_half(folder):
     world = World(folder)
     world.store.start()
     client = world.sidecar().client(world.a)
-    for index in range(300):
+    for index in range(200):
         world.put(client, f"many/{index}", 20_000, index)
     world.put(client, "large", 40 << 20, Tagging="a=b")
     world.book["large"]["tags"] = {"a": "b"}
@@ -24,7 +24,7 @@ def migrator_killed_at_half(folder):
     argv, env = hawser.migrate_command("replicate", world.binding, world.store, world.clouds, world.ca.pem,
                                        "--parallelism", "2")
     target = world.b.client()
-    for enough in (40, 150):
+    for enough in (30, 100):
         process = running.Process("hawser-migrate", argv, folder / "replicate.log", env)
         running.until(lambda: not process.running() or _count(target) >= enough, f"{enough} objects are at B", 60)
         running.expect(process.running(), f"replicate ended before it could be killed:\n{process.tail()}")

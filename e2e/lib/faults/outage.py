@@ -73,7 +73,7 @@ def disk_full(folder):
     volume.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m", "tmpfs", volume], check=True)
     try:
-        world = World(folder)
+        world = World(folder, flags=["--free-floor", "32Mi"])
         world.store.data = volume / "store"
         world.store.start()
         ballast = volume / "ballast"

@@ -3,7 +3,7 @@
 import hashlib
 import random
 
-from lib import authority, clouds, hawser, ledger, running
+from lib import authority, clouds, gate, hawser, ledger, running
 
 BUCKET = "archive"
 
@@ -11,13 +11,18 @@ BUCKET = "archive"
 class World:
     """Everything is started but the sidecars; `kind` is the service that both clouds are."""
 
-    def __init__(self, folder, kind=clouds.Versitygw, bucket=True, buckets=(BUCKET,), extra="", settle=2):
+    def __init__(self, folder, kind=clouds.Versitygw, bucket=True, buckets=(BUCKET,), extra="", settle=2, lease=30, flags=(),
+                 gated=False):
         self.folder, self.ca = folder, authority.Authority(folder / "ca")
         self.a = kind("cloud-a", folder, self.ca).start()
         self.b = kind("cloud-b", folder, self.ca).start()
         self.clouds = [self.a, self.b]
+        if gated:  # the bound way to cloud A leads through a gate that can lose answers
+            self.gate = gate.Gate(self.a.port)
+            self.a.port = self.gate.port
+            self.a.endpoint = f"https://{self.a.host}:{self.a.port}"
         self.binding = hawser.Binding(folder, self.clouds, buckets, extra=extra)
-        self.store = hawser.Store(folder, settle=settle)
+        self.store = hawser.Store(folder, settle, lease, flags)
         self.direct = self.a.client()
         if bucket:
             self.direct.create_bucket(Bucket=BUCKET)
@@ -39,6 +44,14 @@ class World:
         """Notes that `body` is now the object `key`."""
         self.book[key] = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body), "headers": headers or {},
                           "metadata": metadata or {}, "tags": tags or {}}
+
+    def note_whatever(self, key):
+        """Notes what cloud A holds under `key`, be it nothing: services differ in what they make of half a body."""
+        self.book.pop(key, None)
+        try:
+            self.note(key, self.direct.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+        except self.direct.exceptions.NoSuchKey:
+            pass
 
     def delete(self, client, key):
         """Deletes `key` through `client` and in the book."""
