@@ -2,7 +2,7 @@
 //! first byte, the source confirms what the store holds, [`round`] after round carries what changed
 //! ([`carry`] decides for one object, [`upload`] sends it), the target is verified, [`force`] moves.
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub struct Route {
     landing: landing::Writer,
     /// Checkpoints that an earlier run left behind, by target.
     left: Mutex<HashMap<Place, v1::Checkpoint>>,
+    /// Whether the target is looked at even where the records say that all is there.
+    doubt: AtomicBool,
     tally: Tally,
 }
 
@@ -99,8 +101,16 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
 
     let mut verdict = None;
     if route.tally.is_clean() {
-        progress.phase("Verifying", &format!("comparing {} with what arrived there", target.name));
-        let verified = verify::target(run, progress, &route.source, &route.target).await?;
+        let mut verified = route.verify().await?;
+        if !verified.holds() {
+            // Somebody changed or deleted what we wrote: look at each object instead of believing the records.
+            progress.phase("Replicating", &format!("{} differs from its records: looking at every object", target.name));
+            route.doubt.store(true, Ordering::Relaxed);
+            route.tally.there.store(0, Ordering::Relaxed);
+            through = follow(&route, BEGINNING).await?;
+            route.doubt.store(false, Ordering::Relaxed);
+            verified = route.verify().await?;
+        }
         verified.tell(&mut report);
         through = follow(&route, through).await?; // what came while it was verified
         verdict = Some(verified);
@@ -153,9 +163,16 @@ impl Route {
             checkpoints: checkpoints::Writer::start(run.store.clone(), lease.clone()),
             landing: landing::Writer::start(run.store.clone(), lease.clone()),
             left: Mutex::new(left),
+            doubt: AtomicBool::new(false),
             tally: Tally::default(),
             target,
         }))
+    }
+
+    async fn verify(&self) -> Result<Verdict, Failure> {
+        let name = &self.target.name;
+        self.progress.phase("Verifying", &format!("comparing {name} with what arrived there"));
+        verify::target(&self.run, &self.progress, &self.source, &self.target).await
     }
 
     fn exit(&self, verdict: Option<&Verdict>) -> Exit {

@@ -128,10 +128,12 @@ async fn check_bucket(
     let bound = run.binding.spec.buckets.iter().find(|bucket| bucket.name == stored);
     let bucket = bound.map_or(stored, |bucket| bucket.name_at(&cloud.name));
     let check = Check { run, progress, source, cloud, stored, bucket };
-    let listed = check.listing().await?;
-    let (verdict, recorded) = check.records(if run.deep { Heads::All } else { Heads::WhereNeeded }).await?;
-    if listed == recorded {
-        return Ok(verdict);
+    if !run.deep {
+        let listed = check.listing().await?;
+        let (verdict, recorded) = check.records(Heads::WhereNeeded).await?;
+        if listed == recorded && verdict.differences == 0 {
+            return Ok(verdict);
+        }
     }
     let (mut verdict, recorded) = check.records(Heads::All).await?;
     if check.listing().await? != recorded {
@@ -174,8 +176,10 @@ impl Check<'_> {
                     progress.counts.verified.fetch_add(1, Ordering::Relaxed);
                 }
                 Compared::Differs { place, why } => {
-                    progress.trouble("differs", &place, &why);
                     verdict.differences += 1;
+                    if heads == Heads::All {
+                        progress.trouble("differs", &place, &why); // before, it was only a first look
+                    }
                 }
                 Compared::Passed => {}
             }
@@ -205,8 +209,8 @@ impl Check<'_> {
                         verdict.extra += 1;
                         self.progress.trouble("extra", &place, "it is listed and the store has no record of it");
                     }
-                    Some(record) if record != etag => {
-                        // A HEAD that found the recorded ETag was counted as verified; the two cannot both be right.
+                    // What HEAD shows otherwise as well is counted already.
+                    Some(record) if record != etag && self.shows(&place, &record).await? => {
                         let why = format!("ETag {etag} in the listing instead of {record}");
                         self.progress.trouble("differs", &place, &why);
                         verdict.differences += 1;
@@ -218,6 +222,15 @@ impl Check<'_> {
         }
         verdict.aliases += verdict.verified.saturating_sub(found);
         Ok(())
+    }
+
+    /// Whether HEAD shows this ETag.
+    async fn shows(&self, place: &Place, etag: &str) -> Result<bool, Failure> {
+        match self.cloud.head(place, None).await {
+            Ok(head) => Ok(head.etag == etag),
+            Err(Fault::NotFound) => Ok(false),
+            Err(fault) => Err(fault.failure(&self.cloud.name, &place.to_string())),
+        }
     }
 
     /// A listed object's place, the ETag that was recorded of it, and the one that is listed.
@@ -285,6 +298,9 @@ async fn compare_pair(
     }
     match compare_object(run, cloud, &place, &there).await {
         Ok(None) => Ok(Compared::Equal { place, etag: there.etag, size: there.size }),
+        Ok(Some(_)) if run.conflicts == Conflicts::KeepTarget && !is_recorded(run, cloud, &place).await? => {
+            Ok(Compared::Passed) // somebody's own, and kept
+        }
         Ok(Some(why)) => differs(why),
         Err(fault @ (Fault::Credentials { .. } | Fault::Denied { .. } | Fault::NoBucket)) => {
             Err(fault.failure(&cloud.name, &place.to_string()))
@@ -305,16 +321,28 @@ fn is_bare(record: &v1::ObjectEntry) -> bool {
     })
 }
 
+/// Whether what is at the provider now was ever recorded.
+async fn is_recorded(run: &Run, cloud: &Cloud, place: &Place) -> Result<bool, Failure> {
+    match cloud.head(place, None).await {
+        Ok(head) => Ok(known(run, cloud, place, &head.etag).await?.recorded),
+        Err(fault) => Err(fault.failure(&cloud.name, &place.to_string())),
+    }
+}
+
 /// Whether a migration wrote what is current at the provider, and not a pod.
 async fn is_ours(run: &Run, place: &Place, cloud: &Cloud) -> Result<bool, Failure> {
+    Ok(known(run, cloud, place, "").await?.ours)
+}
+
+async fn known(run: &Run, cloud: &Cloud, place: &Place, etag: &str) -> Result<v1::KnownReply, Failure> {
     let object = v1::ObjectRef {
         provider: cloud.identity.clone(),
         bucket: place.bucket.clone(),
         key: place.key.as_bytes().to_vec().into(),
     };
-    let request = v1::KnownRequest { object: Some(object), ..v1::KnownRequest::default() };
+    let request = v1::KnownRequest { object: Some(object), etag: etag.to_owned(), version_id: String::new() };
     let known = run.store.migration.clone().known(request).await.map_err(refusal("ask what is known"))?;
-    Ok(known.into_inner().ours)
+    Ok(known.into_inner())
 }
 
 /// What differs between a record and what HEAD, and with `--deep` GET, shows.

@@ -17,7 +17,10 @@ pub enum Record {
     /// Nothing ever.
     Nothing,
     /// The very content and metadata that are wanted.
-    Same,
+    Same {
+        /// The ETag that it was answered with.
+        etag: String,
+    },
     /// Another version, which a later record may replace.
     Older {
         /// The ETag that it was answered with.
@@ -130,6 +133,8 @@ pub struct Carry {
     conflicts: Conflicts,
     /// The ETag of our record, while it may still be what is there.
     recorded: Option<String>,
+    /// Whether that record is of what is wanted.
+    same: bool,
     steps: u32,
     /// What to do now.
     pub step: Step,
@@ -139,17 +144,18 @@ pub struct Carry {
 const STEPS_MAX: u32 = 16;
 
 impl Carry {
-    /// Begins with what the store knows. `unfinished`: an earlier run may have written here without
-    /// recording it.
-    pub fn begin(wanted: Wanted, record: Record, guards: Guards, conflicts: Conflicts, unfinished: bool) -> Carry {
+    /// Begins with what the store knows. `doubted`: the target may be otherwise, as an earlier run may have
+    /// written here without recording it, or as verifying found a difference; so it is looked at first.
+    pub fn begin(wanted: Wanted, record: Record, guards: Guards, conflicts: Conflicts, doubted: bool) -> Carry {
+        let same = matches!(record, Record::Same { .. });
         let recorded = match &record {
-            Record::Older { etag } => Some(etag.clone()),
-            Record::Nothing | Record::Same | Record::Gone | Record::Newer => None,
+            Record::Older { etag } | Record::Same { etag } => Some(etag.clone()),
+            Record::Nothing | Record::Gone | Record::Newer => None,
         };
         let step = match (wanted, record) {
             (_, Record::Newer) => Step::End(End::Newer),
-            (_, Record::Same) => Step::End(End::There),
-            (Wanted::Object, _) if unfinished => Step::Look, // it may have arrived: not sent again blindly
+            (Wanted::Object, _) if doubted => Step::Look,
+            (_, Record::Same { .. }) => Step::End(End::There),
             (Wanted::Object, Record::Nothing | Record::Gone) if guards.create => {
                 Step::Send { when: When::Absent, guarded: true }
             }
@@ -158,10 +164,10 @@ impl Carry {
             }
             (Wanted::Object, _) => Step::Look,
             (Wanted::Absence, Record::Older { .. }) => Step::Look,
-            (Wanted::Absence, Record::Nothing | Record::Gone) if unfinished => Step::Look,
+            (Wanted::Absence, Record::Nothing | Record::Gone) if doubted => Step::Look,
             (Wanted::Absence, Record::Nothing | Record::Gone) => Step::End(End::Nothing),
         };
-        Carry { wanted, guards, conflicts, recorded, steps: 0, step }
+        Carry { wanted, guards, conflicts, recorded, same, steps: 0, step }
     }
 
     /// The only place where the next step is chosen.
@@ -175,9 +181,10 @@ impl Carry {
                 Wanted::Object => Step::Send { when: When::Absent, guarded: self.guards.create },
                 Wanted::Absence => Step::End(End::Deleted),
             },
-            (Step::Look, Seen::Head(Some(etag))) if self.recorded.as_ref() == Some(&etag) => {
-                replace(self.wanted, self.guards, etag)
-            }
+            (Step::Look, Seen::Head(Some(etag))) if self.recorded.as_ref() == Some(&etag) => match self.same {
+                true => Step::End(End::There),
+                false => replace(self.wanted, self.guards, etag),
+            },
             (Step::Look, Seen::Head(Some(etag))) => match self.wanted {
                 Wanted::Object => Step::Compare { etag },
                 Wanted::Absence => Step::Ask { etag },
@@ -226,6 +233,10 @@ mod tests {
         Record::Older { etag: "ours".into() }
     }
 
+    fn same() -> Record {
+        Record::Same { etag: "ours".into() }
+    }
+
     fn there(etag: &str) -> Seen {
         Head(Some(etag.into()))
     }
@@ -233,8 +244,8 @@ mod tests {
     /// Follows the seen things and gives the end, together with the unguarded writes on the way.
     fn follow(wanted: Wanted, record: Record, guards: Guards, conflicts: Conflicts, seen: Vec<Seen>) -> (Step, u32) {
         let mut unguarded = 0;
-        let unfinished = matches!(seen.first(), Some(Head(_)));
-        let mut carry = Carry::begin(wanted, record, guards, conflicts, unfinished);
+        let doubted = matches!(seen.first(), Some(Head(_)));
+        let mut carry = Carry::begin(wanted, record, guards, conflicts, doubted);
         for seen in seen {
             if let Step::Send { guarded: false, .. } | Step::Delete { guarded: false, .. } = carry.step {
                 unguarded += 1;
@@ -265,7 +276,19 @@ mod tests {
                 End::Sent,
                 0,
             ),
-            ("there already", Object, Record::Same, ALL, Stop, vec![], End::There, 0),
+            ("there already", Object, same(), ALL, Stop, vec![], End::There, 0),
+            ("there already, doubted", Object, same(), ALL, Stop, vec![there("ours")], End::There, 0),
+            ("there no more", Object, same(), ALL, Stop, vec![Head(None), Written], End::Sent, 0),
+            (
+                "changed by somebody since",
+                Object,
+                same(),
+                ALL,
+                Stop,
+                vec![there("x"), Equal(false), Recorded(false)],
+                End::Foreign,
+                0,
+            ),
             ("ours, older", Object, older(), ALL, Stop, vec![Written], End::Sent, 0),
             ("ours, older, no guards", Object, older(), NONE, Stop, vec![there("ours"), Written], End::Sent, 1),
             ("a pod's newer one", Object, Record::Newer, ALL, Overwrite, vec![], End::Newer, 0),

@@ -240,10 +240,10 @@ async fn complete(cloud: &Cloud, place: &Place, carried: &Carried, guard: &Guard
     written
 }
 
-/// Deletes the scratch object and, where the bucket keeps versions, each of them.
+/// Deletes the scratch object and, where the bucket keeps versions, each of them and the markers, newest first.
 async fn clear(cloud: &Cloud, place: &Place, written: &[Written]) {
     let marker = cloud.delete(place, &Guard::None).await.unwrap_or_default();
-    let versions = written.iter().chain([&marker]).map(|written| written.version_id.as_str());
+    let versions = [&marker].into_iter().chain(written.iter().rev()).map(|written| written.version_id.as_str());
     for version in versions.filter(|version| !version.is_empty()) {
         let _ = cloud.delete_version(place, version).await; // a scratch version left behind is harmless
     }

@@ -181,8 +181,9 @@ impl Route {
         };
         let wanted = if deleted { Wanted::Absence } else { Wanted::Object };
         let unfinished = self.left.lock().unwrap_or_else(PoisonError::into_inner).contains_key(place);
+        let doubted = unfinished || self.doubt.load(Ordering::Relaxed);
         let record = self.record(place, entry, deleted).await?;
-        let mut carry = Carry::begin(wanted, record, guards, self.run.conflicts, unfinished);
+        let mut carry = Carry::begin(wanted, record, guards, self.run.conflicts, doubted);
         if self.run.dry_run {
             return Ok(Ok(dry(wanted, &carry.step)));
         }
@@ -254,7 +255,7 @@ impl Route {
         let gone = there.tombstone || there.delete_marker;
         Ok(match (gone, before) {
             (true, true) => Record::Gone,
-            (false, _) if !deleted && is_same(entry, &there) => Record::Same,
+            (false, _) if !deleted && is_same(entry, &there) => Record::Same { etag: there.etag },
             (false, true) => Record::Older { etag: there.etag },
             (_, false) => Record::Newer,
         })
