@@ -1,1 +1,9 @@
-"""The demo as assertions. A story joins once it holds."""
+"""The README's story as assertions, without its prose."""
+
+from lib import demo, report, stories
+
+
+@stories.story("demo", announced=demo.ANNOUNCED)
+def the_readme_story(folder):
+    """Everything that `e2e/demo` claims, on a fresh world."""
+    demo.story(demo.World(folder), report.Report("  the steps of the demo:"))
