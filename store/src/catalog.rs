@@ -11,6 +11,7 @@ mod body;
 mod changes;
 pub(crate) mod entry;
 mod gaps;
+mod intents;
 mod landed;
 mod list;
 #[cfg(test)]
@@ -32,8 +33,8 @@ pub(crate) use bindings::{
     FENCED, check as check_hello, conflict, lease_key, lease_keys, provider_name, store_bucket, unchanged,
 };
 pub use body::BodyReader;
-pub(crate) use gaps::{intent_keys, intent_session, unsettled_keys, unsettled_tick};
-pub(crate) use gaps::{lapse_keys, lapse_session, session_intent_keys, session_lapse_keys};
+pub(crate) use gaps::{lapse_keys, lapse_session, session_lapse_keys, unsettled_keys, unsettled_tick};
+pub(crate) use intents::{intent_keys, intent_session, session_intent_keys};
 pub use list::ListError;
 pub(crate) use list::PAGE_MAX;
 pub(crate) use reads::is_news;

@@ -33,9 +33,10 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &Serve) -> Result<ExitCode, String> {
+    // The S3 library calls what a client did wrong an error of its own; the client is told, and that is all.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|_| "info".into()))
+        .with_env_filter(filter.unwrap_or_else(|_| "info,s3s=off".into()))
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())

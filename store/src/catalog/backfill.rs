@@ -5,13 +5,13 @@ use hawser_api::{GapReason, GapScope, v1};
 
 use super::apply::Apply;
 use super::entry::{BackfillBegun, BackfillEnded, Reconciled};
-use super::gaps;
 use super::objects::NewVersion;
 use super::reads::{Seen, Verdict};
 use super::rows::{
     Address, BackfillRow, BindingRow, FACTS, GapRow, KEYS, KeyBytes, KeyRow, Kind, Origin, Rows, VERSIONS, VersionRow,
     bucket, decode,
 };
+use super::{gaps, intents};
 use crate::index::IndexError;
 use crate::names::DomainId;
 use crate::order::{self, Mark, Span};
@@ -153,7 +153,7 @@ pub(crate) fn kept_because(rows: &impl Rows, at: &Address, begin_tick: u64) -> R
     if head.gaps > 0 {
         return Ok(Some("a gap of the key is open".into()));
     }
-    if gaps::has_intent(rows, at)? {
+    if intents::has_intent(rows, at)? {
         return Ok(Some("a write of the key is on its way".into()));
     }
     for tick in &head.candidates {

@@ -8,10 +8,7 @@ use hawser_api::{GapReason, GapScope, v1};
 use super::apply::Apply;
 use super::entry::span;
 use super::objects::{bucket_key, totals_key};
-use super::rows::{
-    Address, BucketRow, FACTS, GAPS, GapRow, IntentRow, KEYS, KeyBytes, Kind, Rows, TotalsRow, UPLOADS, VersionRow,
-    bucket, decode,
-};
+use super::rows::{Address, BucketRow, FACTS, GAPS, GapRow, KEYS, KeyBytes, Kind, Rows, TotalsRow, VersionRow, bucket};
 use crate::index::{IndexError, Keys};
 use crate::names::DomainId;
 use crate::order::{self, Mark, Span};
@@ -255,125 +252,6 @@ impl Apply<'_, '_> {
         self.open_gap(row)?;
         Ok(())
     }
-
-    /// A write was announced.
-    pub(crate) fn intent(&mut self, intent: v1::Intent) -> Result<(), IndexError> {
-        let object = intent.object.clone().unwrap_or_default();
-        let operation = intent.operation;
-        for key in keys_of(&intent) {
-            let at = Address::of(self.domain, &v1::ObjectRef { key, ..object.clone() });
-            self.batch.put(FACTS, &intent_at_key(&at, &self.session, operation), &[]);
-        }
-        if !intent.upload_id.is_empty() && intent.part_number != 0 {
-            let key = intent_upload_key(self.domain, &object, &intent.upload_id, &self.session, operation);
-            self.batch.put(UPLOADS, &key, &u64::from(intent.part_number).to_be_bytes());
-        }
-        let row = IntentRow { intent, binding: self.binding.clone() };
-        self.put(FACTS, &intent_key(self.domain, &self.session, operation), &row);
-        Ok(())
-    }
-
-    /// An announced write has an outcome.
-    pub(crate) fn end_intent(&mut self, operation: u64) -> Result<(), IndexError> {
-        if operation == 0 {
-            return Ok(());
-        }
-        if let Some(row) = self.take_intent(operation)? {
-            self.part_intent_ended(&row.intent)?;
-        }
-        Ok(())
-    }
-
-    fn take_intent(&mut self, operation: u64) -> Result<Option<IntentRow>, IndexError> {
-        let key = intent_key(self.domain, &self.session, operation);
-        let Some(row) = self.batch.row::<IntentRow>(FACTS, &key)? else { return Ok(None) };
-        self.batch.delete(FACTS, &key);
-        let object = row.intent.object.clone().unwrap_or_default();
-        for key in keys_of(&row.intent) {
-            let at = Address::of(self.domain, &v1::ObjectRef { key, ..object.clone() });
-            self.batch.delete(FACTS, &intent_at_key(&at, &self.session, operation));
-        }
-        if !row.intent.upload_id.is_empty() {
-            let key = intent_upload_key(self.domain, &object, &row.intent.upload_id, &self.session, operation);
-            self.batch.delete(UPLOADS, &key);
-        }
-        Ok(Some(row))
-    }
-
-    /// A session, or some of its operations, will not be heard of again: each becomes a gap.
-    pub(crate) fn lost(&mut self, lost: super::entry::Lost) -> Result<(), IndexError> {
-        let teller = std::mem::replace(&mut self.session, lost.session.clone());
-        let mut operations = lost.operations;
-        if lost.all {
-            let stem = KeyBytes::letter(b'I', self.domain).bytes(&self.session);
-            for pair in self.batch.scan(FACTS, &stem.keys()) {
-                let (_, value) = pair?;
-                operations.push(decode::<IntentRow>(FACTS, &value)?.intent.operation);
-            }
-            self.lapses_ended()?;
-        }
-        for operation in operations {
-            let Some(row) = self.take_intent(operation)? else { continue };
-            let binding = std::mem::replace(&mut self.binding, row.binding.clone());
-            self.lost_intent(&row.intent)?;
-            self.part_intent_ended(&row.intent)?;
-            self.binding = binding;
-        }
-        self.session = teller;
-        Ok(())
-    }
-
-    fn lost_intent(&mut self, intent: &v1::Intent) -> Result<(), IndexError> {
-        // A part alone changes no object; whoever completes without it makes the gap.
-        if intent.part_number != 0 || matches!(intent.kind.as_str(), "create_upload" | "abort") {
-            return Ok(());
-        }
-        let object = intent.object.clone().unwrap_or_default();
-        let keys = keys_of(intent);
-        let mut span = span(&self.session, intent.head.as_ref(), None, self.tick);
-        span.end.counter = 0; // nobody saw the end
-        let scope = if keys.is_empty() { GapScope::Bucket } else { GapScope::Key };
-        let objects: Vec<v1::ObjectRef> = match scope {
-            GapScope::Key => keys.into_iter().map(|key| v1::ObjectRef { key, ..object.clone() }).collect(),
-            _ => vec![object],
-        };
-        for object in objects {
-            let row = GapRow {
-                scope: scope.as_str().into(),
-                object,
-                reason: GapReason::IntentLost.as_str().into(),
-                detail: intent.kind.clone(),
-                span: span.clone(),
-                session: self.session.clone(),
-                operation: intent.operation,
-                ..GapRow::default()
-            };
-            self.open_gap(row)?;
-        }
-        Ok(())
-    }
-
-    /// Lapses of a dead session end with it.
-    fn lapses_ended(&mut self) -> Result<(), IndexError> {
-        let stem = KeyBytes::letter(b'l', self.domain).bytes(&self.session);
-        let keys: Vec<_> = self.batch.scan(GAPS, &stem.keys()).collect::<Result<_, _>>()?;
-        for (key, _) in keys {
-            let lapse = key.last_chunk::<8>().map_or(0, |lapse| u64::from_be_bytes(*lapse));
-            self.lapse_ended(lapse, None)?;
-        }
-        Ok(())
-    }
-
-    /// Whether a write of this key is on its way.
-    pub(crate) fn has_intent(&self, at: &Address) -> Result<bool, IndexError> {
-        has_intent(&*self.batch, at)
-    }
-}
-
-/// Whether a write of this key is on its way.
-pub(crate) fn has_intent(rows: &impl Rows, at: &Address) -> Result<bool, IndexError> {
-    let stem = KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0);
-    Ok(rows.scan(FACTS, &stem.keys()).next().transpose()?.is_some())
 }
 
 /// Whether a gap's operation may still reach the cloud for a while after the gap's end.
@@ -386,14 +264,6 @@ pub(crate) fn settles(row: &GapRow) -> bool {
 pub(crate) fn of_key(row: &GapRow) -> bool {
     let of_key = row.scope == GapScope::Key.as_str() || row.scope == GapScope::Version.as_str();
     of_key && !row.object.key.is_empty()
-}
-
-fn keys_of(intent: &v1::Intent) -> Vec<bytes::Bytes> {
-    if !intent.keys.is_empty() {
-        return intent.keys.clone();
-    }
-    let key = intent.object.as_ref().map(|object| object.key.clone()).unwrap_or_default();
-    if key.is_empty() { Vec::new() } else { vec![key] }
 }
 
 pub(crate) fn gap_key(domain: DomainId, id: u64) -> Vec<u8> {
@@ -431,11 +301,6 @@ fn lapse_key(domain: DomainId, session: &[u8], lapse: u64) -> Vec<u8> {
     KeyBytes::letter(b'l', domain).bytes(session).number(lapse).0
 }
 
-/// Open intents of one session.
-pub(crate) fn session_intent_keys(domain: DomainId, session: &[u8]) -> Keys {
-    KeyBytes::letter(b'I', domain).bytes(session).keys()
-}
-
 /// Lapses of one session that last.
 pub(crate) fn session_lapse_keys(domain: DomainId, session: &[u8]) -> Keys {
     KeyBytes::letter(b'l', domain).bytes(session).keys()
@@ -448,38 +313,9 @@ pub(crate) fn lapse_keys(domain: DomainId) -> Keys {
 
 /// The session within a key of [`lapse_keys`].
 pub(crate) fn lapse_session(key: &[u8]) -> &[u8] {
-    intent_session(key)
+    super::intents::intent_session(key)
 }
 
 pub(crate) fn at_key(at: &Address, id: u64) -> Vec<u8> {
     KeyBytes::letter(b'k', at.domain).bytes(&at.stem().0).number(id).0
-}
-
-fn intent_key(domain: DomainId, session: &[u8], operation: u64) -> Vec<u8> {
-    KeyBytes::letter(b'I', domain).bytes(session).number(operation).0
-}
-
-/// Open intents of a domain.
-pub(crate) fn intent_keys(domain: DomainId) -> Keys {
-    KeyBytes::letter(b'I', domain).keys()
-}
-
-/// The session within a key of [`intent_keys`].
-pub(crate) fn intent_session(key: &[u8]) -> &[u8] {
-    key.get(5..key.len().saturating_sub(8)).unwrap_or_default()
-}
-
-fn intent_at_key(at: &Address, session: &[u8], operation: u64) -> Vec<u8> {
-    KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0).bytes(session).number(operation).0
-}
-
-fn intent_upload_key(
-    domain: DomainId,
-    object: &v1::ObjectRef,
-    upload_id: &str,
-    session: &[u8],
-    operation: u64,
-) -> Vec<u8> {
-    let stem = bucket(domain, &object.provider, &object.bucket).text(upload_id.as_bytes());
-    KeyBytes(vec![b'i']).bytes(&stem.0).bytes(session).number(operation).0
 }

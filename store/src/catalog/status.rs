@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hawser_api::v1;
 
 use super::entry::BackfillBegun;
-use super::gaps::intent_keys;
+use super::intents::intent_keys;
 use super::list::ListError;
 use super::rows::{BindingRow, FACTS, GapRow, IntentRow, Rows, TotalsRow, decode};
 use super::{Catalog, backfill, bindings, objects};

@@ -266,7 +266,7 @@ pub(crate) fn copied(
         return Ok(named.map(|row| (at, row)));
     }
     let head: KeyRow = rows.row(KEYS, &at.head())?.unwrap_or_default();
-    let certain = head.gaps == 0 && head.candidates.len() == 1 && !super::gaps::has_intent(rows, &at)?;
+    let certain = head.gaps == 0 && head.candidates.len() == 1 && !super::intents::has_intent(rows, &at)?;
     let served = versions.iter().find(|row| row.tick == head.served && !row.gone);
     if let Some(row) = served
         && certain
