@@ -68,7 +68,7 @@ pub async fn check(run: &Run, progress: &Progress, cloud: &Cloud) -> Result<Read
         } else {
             let scratch = scratch(&target.name);
             let written = put(cloud, &scratch, &Guard::None).await.map_err(|fault| unwritable(cloud, &target, fault))?;
-            clear(cloud, &scratch, &[written]).await;
+            clear(cloud, &scratch, vec![written], false).await;
         }
         let guarded = ready.put.create && ready.put.replace && ready.complete.create && ready.complete.replace;
         if !empty && fresh && !guarded && !run.unguarded {
@@ -174,18 +174,21 @@ async fn probe(cloud: &Cloud, bucket: &str, ready: &mut Ready) -> Result<(), Fau
     ready.complete.replace = refused(multipart(cloud, &parts, &wrong).await, &mut uploaded)
         && note(multipart(cloud, &parts, &Guard::Is(last(&uploaded))).await, &mut uploaded);
 
-    let guarded = refused(cloud.delete(&single, &wrong).await, &mut written)
-        && note(cloud.delete(&single, &Guard::Is(last(&written))).await, &mut written);
-    (ready.put.delete, ready.complete.delete) = (guarded, guarded);
-
-    let tagged = Carried { headers: BTreeMap::new(), tags: probe_tags() };
-    let took = note(cloud.put(&single, body(), LEN, &tagged, &Guard::None).await, &mut written);
-    ready.tags_with_put = took && has_tags(cloud, &single).await;
-    let took = note(complete(cloud, &parts, &tagged, &Guard::None).await, &mut uploaded);
+    // Of its own key: some services take no tags onto a delete marker.
+    let (tags, mut tagged) = (scratch(bucket), Vec::new());
+    let carried = Carried { headers: BTreeMap::new(), tags: probe_tags() };
+    let took = note(cloud.put(&tags, body(), LEN, &carried, &Guard::None).await, &mut tagged);
+    ready.tags_with_put = took && has_tags(cloud, &tags).await;
+    let took = note(complete(cloud, &parts, &carried, &Guard::None).await, &mut uploaded);
     ready.tags_with_upload = took && has_tags(cloud, &parts).await;
 
-    clear(cloud, &single, &written).await;
-    clear(cloud, &parts, &uploaded).await;
+    let kept = refused(cloud.delete(&single, &wrong).await, &mut written);
+    let deleted = !kept || note(cloud.delete(&single, &Guard::Is(last(&written))).await, &mut written);
+    (ready.put.delete, ready.complete.delete) = (kept && deleted, kept && deleted);
+
+    clear(cloud, &single, written, deleted).await;
+    clear(cloud, &parts, uploaded, false).await;
+    clear(cloud, &tags, tagged, false).await;
     Ok(())
 }
 
@@ -240,10 +243,13 @@ async fn complete(cloud: &Cloud, place: &Place, carried: &Carried, guard: &Guard
     written
 }
 
-/// Deletes the scratch object and, where the bucket keeps versions, each of them and the markers, newest first.
-async fn clear(cloud: &Cloud, place: &Place, written: &[Written]) {
-    let marker = cloud.delete(place, &Guard::None).await.unwrap_or_default();
-    let versions = [&marker].into_iter().chain(written.iter().rev()).map(|written| written.version_id.as_str());
+/// Deletes the scratch object, unless it is `deleted` already, and where the bucket keeps versions each of
+/// them and the marker, newest first.
+async fn clear(cloud: &Cloud, place: &Place, mut written: Vec<Written>, deleted: bool) {
+    if !deleted {
+        note(cloud.delete(place, &Guard::None).await, &mut written);
+    }
+    let versions = written.iter().rev().map(|written| written.version_id.as_str());
     for version in versions.filter(|version| !version.is_empty()) {
         let _ = cloud.delete_version(place, version).await; // a scratch version left behind is harmless
     }
