@@ -87,7 +87,7 @@ impl Journal {
         let mut state = State { live: BTreeMap::new(), live_len: 0, file: Some(file) };
         for line in lines {
             match line {
-                Line::Keep(key, entry) => state.put(key, entry),
+                Line::Keep(key, entry) => state.put(key, *entry),
                 Line::Done(key) => state.take(&key),
             }
         }
@@ -98,7 +98,7 @@ impl Journal {
     pub fn keep(&self, key: Key, entry: Entry) -> Kept {
         let mut state = self.state();
         if state.live_len + file::len_of(&entry) <= LIVE_LEN_MAX {
-            state.write(&Line::Keep(key, entry.clone()));
+            state.write(&Line::Keep(key, Box::new(entry.clone())));
             state.put(key, entry);
             return Kept::Whole;
         }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod delivery {
-    pub mod store;
+    pub(crate) mod store;
 }
 
 use std::collections::BTreeMap;

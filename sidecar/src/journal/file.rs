@@ -34,7 +34,7 @@ const DONE: u8 = 2;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Line {
     /// This is to be told.
-    Keep(Key, Entry),
+    Keep(Key, Box<Entry>),
     /// This has been told.
     Done(Key),
 }
@@ -104,7 +104,7 @@ impl File {
     pub(super) fn rewrite(&mut self, live: &BTreeMap<Key, Entry>) -> io::Result<()> {
         let mut bytes = MAGIC.to_vec();
         for (key, entry) in live {
-            bytes.extend(encode(&Line::Keep(*key, entry.clone())));
+            bytes.extend(encode(&Line::Keep(*key, Box::new(entry.clone()))));
         }
         let beside = self.path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&beside)?;
@@ -165,7 +165,7 @@ fn decode(body: &[u8]) -> Option<Line> {
             let message = v1::Journalled::decode(message).ok()?;
             let key = Key { session: message.session.as_ref().try_into().ok()?, sequence: message.old_sequence };
             let binding = String::from_utf8(name.to_vec()).ok()?;
-            Some(Line::Keep(key, Entry { binding, outcome: message.outcome? }))
+            Some(Line::Keep(key, Box::new(Entry { binding, outcome: message.outcome? })))
         }
         DONE => {
             let (session, sequence) = rest.split_first_chunk::<16>()?;

@@ -89,9 +89,9 @@ impl Queue {
     pub(super) fn announce(&mut self, intent: v1::Intent) -> u64 {
         self.operations += 1;
         let operation = self.operations;
-        self.open.insert(operation, self.next);
         let message = Message::Intent(v1::Intent { operation, ..intent });
         if self.has_room(&message, LETTERS_LEN_MAX) {
+            self.open.insert(operation, self.next);
             self.put(message, operation, None);
         }
         operation

@@ -19,13 +19,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-pub const HAVE: u8 = 0;
-pub const WANT: u8 = 1;
-pub const LATER: u8 = 2;
+pub(crate) const HAVE: u8 = 0;
+pub(crate) const WANT: u8 = 1;
+pub(crate) const LATER: u8 = 2;
 
 /// Something that the store heard, in its order.
 #[derive(Clone, PartialEq)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// The `n`th control stream began.
     Hello(usize, v1::Hello),
     /// On the `n`th control stream.
@@ -47,13 +47,13 @@ impl fmt::Debug for Heard {
 }
 
 /// How the store behaves; may be changed at any time.
-pub struct Manners {
+pub(crate) struct Manners {
     /// Receipts for messages of the control stream.
-    pub receipts: bool,
-    pub verdict: fn(&v1::ControlUp) -> Verdict,
+    pub(crate) receipts: bool,
+    pub(crate) verdict: fn(&v1::ControlUp) -> Verdict,
     /// The answer for an offered hash; the number says how many offers came before.
-    pub answer: fn(BlockHash, usize) -> u8,
-    pub last_sequence: u64,
+    pub(crate) answer: fn(BlockHash, usize) -> u8,
+    pub(crate) last_sequence: u64,
 }
 
 impl Default for Manners {
@@ -68,26 +68,26 @@ impl Default for Manners {
 }
 
 #[derive(Default)]
-pub struct State {
-    pub manners: Manners,
-    pub heard: Vec<Heard>,
+pub(crate) struct State {
+    pub(crate) manners: Manners,
+    pub(crate) heard: Vec<Heard>,
     streams: usize,
     offers: usize,
 }
 
 /// The service, and a server for it that can be ended and begun again at its address.
 #[derive(Clone, Default)]
-pub struct Scripted(pub Arc<Mutex<State>>);
+pub(crate) struct Scripted(pub(crate) Arc<Mutex<State>>);
 
 /// A server of its own runtime, so that its end breaks every connection.
-pub struct Serving {
-    pub address: SocketAddr,
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Serving {
     /// Ends it as a killed process does.
-    pub fn kill(self) -> SocketAddr {
+    pub(crate) fn kill(self) -> SocketAddr {
         self.address
     }
 }
@@ -99,12 +99,12 @@ impl Drop for Serving {
 }
 
 /// An address that nobody listens on yet.
-pub fn free() -> SocketAddr {
+pub(crate) fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Scripted {
-    pub async fn serve(&self, address: SocketAddr) -> Serving {
+    pub(crate) async fn serve(&self, address: SocketAddr) -> Serving {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let service = CaptureServer::new(self.clone());
         // The one before it may take a moment to let the address go.
@@ -126,16 +126,16 @@ impl Scripted {
         Serving { address, runtime: Some(runtime) }
     }
 
-    pub fn set(&self, change: impl FnOnce(&mut Manners)) {
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Manners)) {
         change(&mut self.0.lock().unwrap().manners);
     }
 
-    pub fn heard(&self) -> Vec<Heard> {
+    pub(crate) fn heard(&self) -> Vec<Heard> {
         self.0.lock().unwrap().heard.clone()
     }
 
     /// The messages of the control streams, each with its stream's number.
-    pub fn told(&self) -> Vec<(usize, v1::ControlUp)> {
+    pub(crate) fn told(&self) -> Vec<(usize, v1::ControlUp)> {
         let told = |heard| match heard {
             Heard::Told(stream, message) => Some((stream, message)),
             _ => None,
@@ -144,7 +144,7 @@ impl Scripted {
     }
 
     /// Waits until what was heard satisfies `enough`.
-    pub async fn until<T>(&self, what: &str, enough: impl Fn(&[Heard]) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, what: &str, enough: impl Fn(&[Heard]) -> Option<T>) -> T {
         for _ in 0..2000 {
             if let Some(found) = enough(&self.heard()) {
                 return found;
@@ -155,7 +155,7 @@ impl Scripted {
     }
 
     /// Waits for a message of the control stream.
-    pub async fn until_told<T>(&self, what: &str, is: impl Fn(&Up) -> Option<T>) -> T {
+    pub(crate) async fn until_told<T>(&self, what: &str, is: impl Fn(&Up) -> Option<T>) -> T {
         let of = |heard: &Heard| match heard {
             Heard::Told(_, message) => message.message.as_ref().and_then(&is),
             _ => None,
