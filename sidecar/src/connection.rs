@@ -83,7 +83,7 @@ pub async fn redirected(client: TcpStream, ctx: &Ctx) {
         Err(error) => {
             tracing::warn!(%error, "a connection came to the redirect port that no rule led there");
             ctx.metrics.carried("refused");
-            return Leg::plain(client, Vec::new()).reset();
+            return Leg::plain(client, Vec::new()).reset().await;
         }
     };
     let authority = Authority { host: to.ip().to_string(), port: to.port() };
@@ -91,7 +91,7 @@ pub async fn redirected(client: TcpStream, ctx: &Ctx) {
         Ok(cloud) => serve(Leg::plain(client, Vec::new()), Leg::plain(cloud, Vec::new()), authority, ctx).await,
         Err(error) => {
             unreachable(&error, ctx);
-            Leg::plain(client, Vec::new()).reset(); // as its own connection would have been
+            Leg::plain(client, Vec::new()).reset().await; // as its own connection would have been
         }
     }
 }
@@ -158,7 +158,7 @@ async fn serve(mut client: Leg, mut cloud: Leg, to: Authority, ctx: &Ctx) {
         return splice(client, cloud, "passthrough", ctx).await;
     }
     if let Err(error) = ctx.tls.pair(&mut client, &mut cloud, &hello, &name, &bound).await {
-        return unpaired(error, client, cloud, kind, &bound, ctx);
+        return unpaired(error, client, cloud, kind, &bound, ctx).await;
     }
     ctx.distrust.note(kind, Answer::Trusts, Instant::now(), || ctx.lapses.open(&bound, Lapse::Distrust));
     if client.alpn() == Some(b"h2") {
@@ -261,7 +261,7 @@ async fn reach(to: &Authority, link_local: bool, ctx: &Ctx) -> Result<Leg, Upstr
 }
 
 /// The end of a connection whose handshakes did not both succeed: each side sees what it would have seen without us.
-fn unpaired(error: PairError, client: Leg, cloud: Leg, kind: Kind, bound: &Bound, ctx: &Ctx) {
+async fn unpaired(error: PairError, client: Leg, cloud: Leg, kind: Kind, bound: &Bound, ctx: &Ctx) {
     match error {
         PairError::Cloud(broken) => {
             ctx.metrics.fault("cloud", cause(&broken));
@@ -272,7 +272,7 @@ fn unpaired(error: PairError, client: Leg, cloud: Leg, kind: Kind, bound: &Bound
                 "cloud: its TLS failed, so the application's connection was closed"
             );
             if matches!(broken, Broken::Socket(_)) {
-                client.reset();
+                client.reset().await;
             }
         }
         PairError::Client(broken) => {
@@ -292,7 +292,7 @@ fn unpaired(error: PairError, client: Leg, cloud: Leg, kind: Kind, bound: &Bound
                 );
             }
             if matches!(broken, Broken::Socket(_)) {
-                cloud.reset();
+                cloud.reset().await;
             }
         }
         error @ (PairError::Name { .. } | PairError::Leaf(_)) => {

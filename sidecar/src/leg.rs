@@ -10,12 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, ServerConfig};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -29,6 +31,9 @@ pub const WRITE_LEN: usize = READ_LEN + READ_LEN / 2;
 const HELD_MAX: usize = 8 * 1024 * 1024;
 /// Largest incomplete input of a session: a handshake message may have 64 KiB.
 const UNREAD_MAX: usize = 128 * 1024;
+
+/// How long bytes before a reset may take to leave: a reader that takes none would hold the reset up for ever.
+const RESET_WAIT: Duration = Duration::from_secs(5);
 
 /// Bytes held for slow readers by all legs of the process.
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -366,7 +371,7 @@ impl Leg {
 
     /// Sends FIN and throws away what still comes, for at most `time`: a close with bytes unread would be a reset,
     /// and take back what was just written.
-    pub async fn linger(mut self, time: std::time::Duration) {
+    pub async fn linger(mut self, time: Duration) {
         std::future::poll_fn(|cx| Poll::Ready(self.fin(cx))).await;
         let _ = tokio::time::timeout(time, async {
             while let Ok(1..) = self.read_some(READ_LEN).await {
@@ -376,9 +381,20 @@ impl Leg {
         .await;
     }
 
-    /// Closes with RST instead of FIN.
-    pub fn reset(self) {
+    /// Closes with RST instead of FIN, as soon as what was written before is on its way: the sender's own reset
+    /// came behind its bytes, too.
+    pub async fn reset(self) {
+        let _ = tokio::time::timeout(RESET_WAIT, self.sent_to_the_network()).await;
         let _ = self.socket.set_zero_linger();
+    }
+
+    /// Waits until the system holds no byte that it has not sent. There is no call that says so; but a socket whose
+    /// mark for unsent bytes is at its lowest is writable exactly then, and one that is registered anew is told.
+    async fn sent_to_the_network(&self) -> io::Result<()> {
+        let socket = SockRef::from(&self.socket);
+        socket.set_tcp_notsent_lowat(1)?;
+        let again = TcpStream::from_std(socket.try_clone()?.into())?;
+        again.writable().await
     }
 
     fn write_through(&mut self, cx: &mut Context<'_>, mut bytes: &[u8]) -> Result<(), Broken> {

@@ -199,9 +199,9 @@ impl Live {
                     Broken::Alert(_) => drop(other),
                     Broken::Tls(_) => {
                         let _ = poll_fn(|cx| Poll::Ready(lost.poll_flush(cx))).await; // our alert, if it can go at once
-                        other.reset();
+                        other.reset().await;
                     }
-                    Broken::Socket(_) | Broken::Closed => other.reset(),
+                    Broken::Socket(_) | Broken::Closed => other.reset().await,
                 }
                 Outcome::Broke(side, broken)
             }

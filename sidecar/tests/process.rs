@@ -136,7 +136,7 @@ fn it_drains_idle_connections_close_and_exchanges_end() {
     assert_eq!(idle.read(&mut [0]).unwrap(), 0, "an idle connection ends");
     assert_eq!(silent.read(&mut [0]).unwrap(), 0, "so does one that never asked for anything");
     assert!(begun.elapsed() < Duration::from_secs(10), "at once, not when the grace ends");
-    assert!(TcpStream::connect(sidecar.proxy).is_err(), "nothing new is taken");
+    wait("closed to new connections", || TcpStream::connect(sidecar.proxy).is_err());
     busy_cloud.write_all(&OK[20..]).unwrap();
     busy.read_exact(&mut vec![0; OK.len() - 20]).unwrap();
     assert_eq!(busy.read(&mut [0]).unwrap(), 0, "and then it ends too");
