@@ -13,11 +13,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+/// More requests than any test here makes.
+const REQUESTS_MAX: usize = 64;
+
 /// Answers every request on every connection with `response`; gives the heads and bodies it was sent.
-async fn origin(response: &'static str) -> (u16, mpsc::UnboundedReceiver<String>) {
+async fn origin(response: &'static str) -> (u16, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (sender, requests) = mpsc::unbounded_channel();
+    let (sender, requests) = mpsc::channel(REQUESTS_MAX);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             tokio::spawn(serve(client, response, sender.clone()));
@@ -26,7 +29,7 @@ async fn origin(response: &'static str) -> (u16, mpsc::UnboundedReceiver<String>
     (port, requests)
 }
 
-async fn serve(mut client: TcpStream, response: &'static str, requests: mpsc::UnboundedSender<String>) {
+async fn serve(mut client: TcpStream, response: &'static str, requests: mpsc::Sender<String>) {
     let mut seen: Vec<u8> = Vec::new();
     loop {
         let head = loop {
@@ -49,7 +52,7 @@ async fn serve(mut client: TcpStream, response: &'static str, requests: mpsc::Un
             let read = client.read(&mut more).await.unwrap();
             seen.extend_from_slice(&more[..read]);
         }
-        requests.send(String::from_utf8_lossy(&seen[..head + len]).into_owned()).unwrap();
+        requests.send(String::from_utf8_lossy(&seen[..head + len]).into_owned()).await.unwrap();
         seen.drain(..head + len);
         client.write_all(response.as_bytes()).await.unwrap();
     }

@@ -372,7 +372,11 @@ impl Leg {
     /// Sends FIN and throws away what still comes, for at most `time`: a close with bytes unread would be a reset,
     /// and take back what was just written.
     pub async fn linger(mut self, time: Duration) {
-        std::future::poll_fn(|cx| Poll::Ready(self.fin(cx))).await;
+        std::future::poll_fn(|cx| {
+            self.fin(cx);
+            Poll::Ready(())
+        })
+        .await;
         let _ = tokio::time::timeout(time, async {
             while let Ok(1..) = self.read_some(READ_LEN).await {
                 self.unread.clear();

@@ -75,7 +75,7 @@ pub fn write(folder: &Path, ours: &CertificateDer<'_>, roots: &[CertificateDer<'
     let merged = merge(roots, ours);
     replace(&folder.join(BUNDLE_FILE), pem(&merged).as_bytes())?;
     replace(&folder.join(TRUSTSTORE_FILE), &truststore(&merged)?)?;
-    replace(&folder.join(CA_FILE), pem(&[ours.clone()]).as_bytes()) // last: who sees it sees all three
+    replace(&folder.join(CA_FILE), pem(std::slice::from_ref(ours)).as_bytes()) // last: who sees it sees all three
 }
 
 /// Writes a bundle of `roots` and `ours` to `path`, and the truststore of the same beside it.

@@ -617,7 +617,7 @@ fn a_host_that_is_not_bound_shows_its_own_certificate() {
     let stage = Stage::new();
     let (other, address) = wire::listener();
     let server = stage.cloud_ca.server(&["other.test"], &[], |_| {});
-    let only_the_cloud = wire::client(&[stage.cloud_ca.certificate.clone()], &[], &[&TLS13]);
+    let only_the_cloud = wire::client(std::slice::from_ref(&stage.cloud_ca.certificate), &[], &[&TLS13]);
     for listener in [&other, &stage.secure.0] {
         let port = if std::ptr::eq(listener, &other) { address.port() } else { stage.secure.1.port() };
         let [client, cloud] = thread::scope(|scope| {
@@ -640,7 +640,7 @@ fn a_host_that_is_not_bound_shows_its_own_certificate() {
 fn a_client_without_the_ca_fails_once_and_is_passed_through_then() {
     let stage = Stage::new();
     let server = stage.server();
-    let distrusts = wire::client(&[stage.cloud_ca.certificate.clone()], &["http/1.1"], &[&TLS13]);
+    let distrusts = wire::client(std::slice::from_ref(&stage.cloud_ca.certificate), &["http/1.1"], &[&TLS13]);
     let trusts = wire::client(&stage.roots, &["http/1.1"], &[&TLS13, &TLS12]); // another kind of client
     let talk = talk("after", GET, OK);
     let failed = thread::scope(|scope| {

@@ -259,7 +259,8 @@ mod tests {
     fn nothing_foreign_is_replaced_and_nothing_equal_is_sent_again() {
         use Conflicts::{KeepTarget, Overwrite, Stop};
         use Wanted::{Absence, Object};
-        let rows: Vec<(&str, Wanted, Record, Guards, Conflicts, Vec<Seen>, End, u32)> = vec![
+        type Row = (&'static str, Wanted, Record, Guards, Conflicts, Vec<Seen>, End, u32);
+        let rows: Vec<Row> = vec![
             ("a new object", Object, Record::Nothing, ALL, Stop, vec![Written], End::Sent, 0),
             ("a new object without guards", Object, Record::Nothing, NONE, Stop, vec![Head(None), Written], End::Sent, 1),
             ("busy once", Object, Record::Nothing, ALL, Stop, vec![Busy, Written], End::Sent, 0),
