@@ -96,7 +96,9 @@ pub async fn run(run: &Run, lease: &v1::Lease, progress: &Progress) -> Result<(E
     }
     if get(&tally.aliases) > 0 {
         let count = get(&tally.aliases);
-        report.notes.push(format!("{count} recorded keys are aliases: {} finds them and lists them otherwise", provider.name));
+        report
+            .notes
+            .push(format!("{count} recorded keys are aliases: {} finds them and lists them otherwise", provider.name));
     }
     let exit = match (get(&tally.failed), outcome.end.gaps_open) {
         (0, 0) => Exit::Done,
@@ -107,12 +109,7 @@ pub async fn run(run: &Run, lease: &v1::Lease, progress: &Progress) -> Result<(E
 }
 
 /// Backfills, and again after the settling time, while writes of unknown outcome may still come true.
-pub async fn settle(
-    run: &Run,
-    lease: &v1::Lease,
-    progress: &Progress,
-    cloud: Arc<Cloud>,
-) -> Result<Outcome, Failure> {
+pub async fn settle(run: &Run, lease: &v1::Lease, progress: &Progress, cloud: Arc<Cloud>) -> Result<Outcome, Failure> {
     let (session, _) = Session::open(&run.store, hello(&run.binding, *uuid::Uuid::new_v4().as_bytes())).await?;
     let session = Arc::new(session);
     let blocks = Arc::new(Blocks::open(&run.store).await?);
@@ -196,7 +193,9 @@ impl Backfill<'_> {
             return Ok(bound.iter().map(|bucket| bucket.name_at(&self.cloud.name).to_owned()).collect());
         }
         let refused = |fault: Fault| match fault {
-            Fault::Denied { .. } => Failure::ListingRefused(format!("provider {}: list buckets: {fault}", self.cloud.name)),
+            Fault::Denied { .. } => {
+                Failure::ListingRefused(format!("provider {}: list buckets: {fault}", self.cloud.name))
+            }
             fault => fault.failure(&self.cloud.name, "list buckets"),
         };
         self.cloud.buckets().await.map_err(refused)

@@ -46,7 +46,9 @@ async fn work(command: &Command, progress: &Arc<Progress>) -> Outcome {
         // What differs is what it would fetch.
         Command::Backfill(_) if run.dry_run => unfenced(verify::run(&run, progress, run.source()?)).await,
         Command::Backfill(_) => fenced(&run, progress, async |lease| backfill::run(&run, lease, progress).await).await,
-        Command::Replicate(_) => fenced(&run, progress, async |lease| replicate::run(&run, lease, progress).await).await,
+        Command::Replicate(_) => {
+            fenced(&run, progress, async |lease| replicate::run(&run, lease, progress).await).await
+        }
     }
 }
 
@@ -60,11 +62,7 @@ async fn unfenced(work: impl Future<Output = Outcome>) -> Outcome {
 
 /// Works under the binding's lease and stops at once when it is lost: dropping `work` stops every request
 /// that it has under way.
-async fn fenced(
-    run: &Run,
-    progress: &Progress,
-    work: impl AsyncFnOnce(&v1::Lease) -> Outcome,
-) -> Outcome {
+async fn fenced(run: &Run, progress: &Progress, work: impl AsyncFnOnce(&v1::Lease) -> Outcome) -> Outcome {
     let waiting = || progress.note("another migration of this binding holds the lease: waiting for its end");
     let held = lease::acquire(&run.store, run.binding.name(), waiting).await?;
     let outcome = tokio::select! {

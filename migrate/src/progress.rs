@@ -150,11 +150,7 @@ impl Progress {
                 let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
                 bar.set_length(get(&self.counts.bytes_total).max(1));
                 bar.set_position(get(&self.counts.bytes_done));
-                bar.set_prefix(format!(
-                    "{}/{}",
-                    get(&self.counts.objects_done),
-                    get(&self.counts.objects_total)
-                ));
+                bar.set_prefix(format!("{}/{}", get(&self.counts.objects_done), get(&self.counts.objects_total)));
             }
             if told.elapsed() >= TELL {
                 told = tokio::time::Instant::now();
@@ -220,7 +216,9 @@ impl Progress {
             Err(failure) => {
                 let exit = failure.exit();
                 match &self.show {
-                    Show::Json => line(&json!({"event": "end", "exit": exit as u8, "reason": format!("{exit:?}"), "text": failure.story()})),
+                    Show::Json => line(
+                        &json!({"event": "end", "exit": exit as u8, "reason": format!("{exit:?}"), "text": failure.story()}),
+                    ),
                     Show::Bars(_) | Show::Lines => eprintln!("hawser-migrate: {}", failure.story()),
                 }
                 exit

@@ -72,12 +72,8 @@ pub async fn run(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
 /// The way from a source to a target, and its report.
 async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) -> Result<(Exit, Report), Failure> {
     let (source, target) = (run.source()?.clone(), run.target()?.clone());
-    let mut report = Report {
-        command: "replicate",
-        source: source.name.clone(),
-        target: target.name.clone(),
-        ..Report::default()
-    };
+    let mut report =
+        Report { command: "replicate", source: source.name.clone(), target: target.name.clone(), ..Report::default() };
     if source.id() == target.id() {
         report.notes.push(format!("{} is in force already: nothing to do", target.name));
         return Ok((Exit::Done, report));
@@ -104,7 +100,8 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
         let mut verified = route.verify().await?;
         if !verified.holds() {
             // Somebody changed or deleted what we wrote: look at each object instead of believing the records.
-            progress.phase("Replicating", &format!("{} differs from its records: looking at every object", target.name));
+            progress
+                .phase("Replicating", &format!("{} differs from its records: looking at every object", target.name));
             route.doubt.store(true, Ordering::Relaxed);
             route.tally.there.store(0, Ordering::Relaxed);
             through = follow(&route, BEGINNING).await?;
@@ -122,7 +119,9 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
         progress.phase("InForce", &format!("{} is in force", target.name));
         report.notes.push(format!("{} is in force (changes carried up to tick {through})", target.name));
         if unconfirmed > 0 {
-            report.notes.push(format!("{unconfirmed} objects are unconfirmed: recorded since {} was last listed", source.name));
+            report
+                .notes
+                .push(format!("{unconfirmed} objects are unconfirmed: recorded since {} was last listed", source.name));
         }
     }
     Ok((exit, report))

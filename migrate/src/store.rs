@@ -78,10 +78,8 @@ impl Store {
                 .map_err(|error| Failure::Usage(format!("--store-ca {}: {error}", path.display())))?;
         }
         let asking = asking(domain, token)?;
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| Failure::because(format!("reach the store at {url}"), error))?;
+        let channel =
+            endpoint.connect().await.map_err(|error| Failure::because(format!("reach the store at {url}"), error))?;
         Ok(Store {
             catalog: CatalogClient::with_interceptor(channel.clone(), asking.clone())
                 .max_decoding_message_size(MESSAGE_MAX),

@@ -112,8 +112,15 @@ enum Heads {
 
 /// How one object compares.
 enum Compared {
-    Equal { place: Place, etag: String, size: u64 },
-    Differs { place: Place, why: String },
+    Equal {
+        place: Place,
+        etag: String,
+        size: u64,
+    },
+    Differs {
+        place: Place,
+        why: String,
+    },
     /// Nothing to compare: a foreign object that is kept, or content that nobody knows.
     Passed,
 }
@@ -201,7 +208,8 @@ impl Check<'_> {
         let mut found = 0;
         let mut pages = std::pin::pin!(pages(self.run, self.cloud, self.bucket));
         while let Some(page) = pages.try_next().await? {
-            let looked_up = stream::iter(page).map(|object| self.record_of(object)).buffer_unordered(self.run.parallelism);
+            let looked_up =
+                stream::iter(page).map(|object| self.record_of(object)).buffer_unordered(self.run.parallelism);
             let mut looked_up = std::pin::pin!(looked_up);
             while let Some((place, record, etag)) = looked_up.try_next().await? {
                 match record {

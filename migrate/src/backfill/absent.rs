@@ -68,11 +68,8 @@ impl Backfill<'_> {
     }
 
     async fn absent_keys(&self, bucket: &str) -> Result<Streaming<v1::ObjectEntry>, Failure> {
-        let request = v1::ListAbsentRequest {
-            lease: Some(self.lease.clone()),
-            backfill: self.id,
-            bucket: bucket.to_owned(),
-        };
+        let request =
+            v1::ListAbsentRequest { lease: Some(self.lease.clone()), backfill: self.id, bucket: bucket.to_owned() };
         let mut migration = self.run.store.migration.clone();
         Ok(migration.list_absent(request).await.map_err(refusal("list absent keys"))?.into_inner())
     }

@@ -206,9 +206,12 @@ impl Backfill<'_> {
         if let Some(parts) = even(whole.size, count, first.size, last) {
             return parts;
         }
-        let heads = stream::iter(1..=count)
-            .map(|number| async move { self.cloud.head(place, Some(number)).await.map(|part| layout(number, part.size)) })
-            .buffered(PART_HEADS);
+        let heads =
+            stream::iter(1..=count)
+                .map(|number| async move {
+                    self.cloud.head(place, Some(number)).await.map(|part| layout(number, part.size))
+                })
+                .buffered(PART_HEADS);
         let parts: Vec<v1::PartLayout> = heads.try_collect().await.unwrap_or_default();
         if parts.iter().map(|part| part.length).sum::<u64>() == whole.size { parts } else { Vec::new() }
     }

@@ -102,8 +102,15 @@ impl Fault {
 fn sorted(status: u16, code: &str, message: &str) -> Fault {
     let word = || if code.is_empty() { status.to_string() } else { code.to_owned() };
     match code {
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired"
-        | "InvalidClientTokenId" | "NotSignedUp" | "RequestTimeTooSkewed" | "AuthorizationHeaderMalformed" => {
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "InvalidClientTokenId"
+        | "NotSignedUp"
+        | "RequestTimeTooSkewed"
+        | "AuthorizationHeaderMalformed" => {
             return Fault::Credentials { code: word() };
         }
         "NoSuchBucket" => return Fault::NoBucket,

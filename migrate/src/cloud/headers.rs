@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn aws_chunked_is_no_content_encoding() {
-        for (value, kept) in [("aws-chunked", None), ("gzip,aws-chunked", Some("gzip")), ("gzip, br", Some("gzip, br"))] {
+        for (value, kept) in [("aws-chunked", None), ("gzip,aws-chunked", Some("gzip")), ("gzip, br", Some("gzip, br"))]
+        {
             assert_eq!(without_aws_chunked(value.as_bytes()), kept.map(|text| text.as_bytes().to_vec()), "{value}");
         }
     }

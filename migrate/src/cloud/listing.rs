@@ -83,8 +83,7 @@ impl Cloud {
         let mut names = Vec::new();
         let mut next = None;
         for _ in 0..BUCKET_PAGES_MAX {
-            let answer =
-                self.client.list_buckets().set_continuation_token(next).send().await.map_err(Fault::of)?;
+            let answer = self.client.list_buckets().set_continuation_token(next).send().await.map_err(Fault::of)?;
             names.extend(answer.buckets().iter().filter_map(|bucket| bucket.name().map(str::to_owned)));
             next = answer.continuation_token().map(str::to_owned);
             if next.is_none() {

@@ -58,12 +58,8 @@ impl Cloud {
     /// [`Fault::Precondition`] when it changed, [`Fault::NotFound`] when it is gone.
     pub async fn get(&self, place: &Place, etag: &str) -> Result<(Head, ByteStream), Fault> {
         let raw = Raw::default();
-        let mut request = self
-            .client
-            .get_object()
-            .bucket(&place.bucket)
-            .key(place.text()?)
-            .checksum_mode(ChecksumMode::Enabled);
+        let mut request =
+            self.client.get_object().bucket(&place.bucket).key(place.text()?).checksum_mode(ChecksumMode::Enabled);
         if !etag.is_empty() {
             request = request.if_match(quoted(etag));
         }

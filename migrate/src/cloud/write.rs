@@ -195,8 +195,7 @@ impl Cloud {
             Guard::Absent => request.if_none_match("*"),
             Guard::Is(etag) => request.if_match(quoted(etag)),
         };
-        let answer =
-            request.customize().config_override(self.patience(len)).send().await.map_err(Fault::of)?;
+        let answer = request.customize().config_override(self.patience(len)).send().await.map_err(Fault::of)?;
         Ok(Written { etag: bare(answer.e_tag()), version_id: version(answer.version_id()) })
     }
 
@@ -243,9 +242,8 @@ impl Cloud {
         // us-east-1 is the one region that S3 does not allow to be named.
         if self.region != "us-east-1" {
             let place = BucketLocationConstraint::from(self.region.as_str());
-            request = request.create_bucket_configuration(
-                CreateBucketConfiguration::builder().location_constraint(place).build(),
-            );
+            request = request
+                .create_bucket_configuration(CreateBucketConfiguration::builder().location_constraint(place).build());
         }
         request.send().await.map_err(Fault::of).map(|_| ())
     }

@@ -262,7 +262,16 @@ mod tests {
         type Row = (&'static str, Wanted, Record, Guards, Conflicts, Vec<Seen>, End, u32);
         let rows: Vec<Row> = vec![
             ("a new object", Object, Record::Nothing, ALL, Stop, vec![Written], End::Sent, 0),
-            ("a new object without guards", Object, Record::Nothing, NONE, Stop, vec![Head(None), Written], End::Sent, 1),
+            (
+                "a new object without guards",
+                Object,
+                Record::Nothing,
+                NONE,
+                Stop,
+                vec![Head(None), Written],
+                End::Sent,
+                1,
+            ),
             ("busy once", Object, Record::Nothing, ALL, Stop, vec![Busy, Written], End::Sent, 0),
             ("unfinished, arrived", Object, Record::Nothing, ALL, Stop, vec![there("x"), Equal(true)], End::Adopted, 0),
             ("unfinished, not arrived", Object, Record::Nothing, ALL, Stop, vec![Head(None), Written], End::Sent, 0),
@@ -354,16 +363,7 @@ mod tests {
                 End::Foreign,
                 0,
             ),
-            (
-                "somebody deleted ours",
-                Object,
-                older(),
-                ALL,
-                Stop,
-                vec![Refused, Head(None), Written],
-                End::Sent,
-                0,
-            ),
+            ("somebody deleted ours", Object, older(), ALL, Stop, vec![Refused, Head(None), Written], End::Sent, 0),
             (
                 "foreign without guards",
                 Object,
@@ -375,7 +375,16 @@ mod tests {
                 0,
             ),
             ("a delete of ours", Absence, older(), ALL, Stop, vec![there("ours"), Written], End::Deleted, 0),
-            ("a delete of ours, changed since", Absence, older(), ALL, Stop, vec![there("x"), Recorded(false)], End::Kept, 0),
+            (
+                "a delete of ours, changed since",
+                Absence,
+                older(),
+                ALL,
+                Stop,
+                vec![there("x"), Recorded(false)],
+                End::Kept,
+                0,
+            ),
             ("a delete of what is gone", Absence, older(), ALL, Stop, vec![Head(None)], End::Deleted, 0),
             ("a delete of nothing", Absence, Record::Nothing, ALL, Overwrite, vec![Head(None)], End::Deleted, 0),
             (

@@ -48,8 +48,7 @@ pub async fn bytes(
     object: &v1::ObjectRef,
     tick: u64,
 ) -> Result<bool, Fault> {
-    let content =
-        Content { store: store.clone(), object: object.clone(), tick, offset: 0, len: head.size };
+    let content = Content { store: store.clone(), object: object.clone(), tick, offset: 0, len: head.size };
     if is_md5(&head.etag) {
         let mut hash = Md5::new();
         let mut bytes = content.stream();
@@ -73,7 +72,9 @@ pub async fn same(mut there: ByteStream, content: Content) -> Result<bool, Fault
         if left.is_empty() {
             left = match there.next().await {
                 Some(bytes) => bytes.map_err(|error| Fault::Unreachable(error.to_string()))?,
-                None => return Ok(right.is_empty() && ours.next().await.transpose()?.is_none_or(|rest| rest.is_empty())),
+                None => {
+                    return Ok(right.is_empty() && ours.next().await.transpose()?.is_none_or(|rest| rest.is_empty()));
+                }
             };
         }
         if right.is_empty() {

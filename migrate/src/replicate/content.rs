@@ -50,9 +50,7 @@ impl Content {
         let lost = |status: tonic::Status| Fault::Source(format!("{:?}: {}", status.code(), status.message()));
         let frames = async move { catalog.read_body(request).await.map(|answer| answer.into_inner()).map_err(lost) };
         Box::pin(
-            stream::once(frames)
-                .map_ok(move |frames| frames.map_err(lost).map_ok(|frame| frame.data))
-                .try_flatten(),
+            stream::once(frames).map_ok(move |frames| frames.map_err(lost).map_ok(|frame| frame.data)).try_flatten(),
         )
     }
 

@@ -84,7 +84,9 @@ async fn unanswered(run: &Run, progress: &Progress, source: &Provider, why: &str
 }
 
 fn gaps_open(gaps: u64) -> String {
-    format!("{gaps} gaps are open: see `hawser gaps`, run backfill again, or set spec.migration.accept to [MissingObjects]")
+    format!(
+        "{gaps} gaps are open: see `hawser gaps`, run backfill again, or set spec.migration.accept to [MissingObjects]"
+    )
 }
 
 /// Moves the provider in force; gives the number of unconfirmed objects.

@@ -61,12 +61,7 @@ impl Writer {
     }
 }
 
-async fn write(
-    store: Store,
-    lease: v1::Lease,
-    mut told: mpsc::Receiver<Told>,
-    failed: Arc<Mutex<Option<Status>>>,
-) {
+async fn write(store: Store, lease: v1::Lease, mut told: mpsc::Receiver<Told>, failed: Arc<Mutex<Option<Status>>>) {
     while let Some(first) = told.recv().await {
         let mut objects = Vec::new();
         let mut flush = None;

@@ -67,7 +67,8 @@ pub async fn check(run: &Run, progress: &Progress, cloud: &Cloud) -> Result<Read
             probe(cloud, &target.name, &mut ready).await.map_err(|fault| unwritable(cloud, &target, fault))?;
         } else {
             let scratch = scratch(&target.name);
-            let written = put(cloud, &scratch, &Guard::None).await.map_err(|fault| unwritable(cloud, &target, fault))?;
+            let written =
+                put(cloud, &scratch, &Guard::None).await.map_err(|fault| unwritable(cloud, &target, fault))?;
             clear(cloud, &scratch, vec![written], false).await;
         }
         let guarded = ready.put.create && ready.put.replace && ready.complete.create && ready.complete.replace;
@@ -104,11 +105,8 @@ async fn targets(run: &Run, cloud: &Cloud) -> Result<Vec<Target>, Failure> {
     };
     let request = v1::ListBucketsRequest { binding: run.binding.name().to_owned() };
     let reply = run.store.catalog.clone().list_buckets(request).await.map_err(refusal("list the store's buckets"))?;
-    let target = |bucket: v1::BucketEntry| Target {
-        name: bucket.name.clone(),
-        stored: bucket.name,
-        create: every.create,
-    };
+    let target =
+        |bucket: v1::BucketEntry| Target { name: bucket.name.clone(), stored: bucket.name, create: every.create };
     Ok(reply.into_inner().buckets.into_iter().map(target).collect())
 }
 

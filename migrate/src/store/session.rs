@@ -35,7 +35,7 @@ pub struct Session {
 /// What the receiving half heard.
 #[derive(Default)]
 struct Heard {
-    ticks: Mutex<(u64, u64)>, // incarnation, tick
+    ticks: Mutex<(u64, u64)>,                                                    // incarnation, tick
     waiting: Mutex<Option<HashMap<u64, oneshot::Sender<v1::receipt::Verdict>>>>, // None: the stream ended
 }
 
@@ -46,13 +46,8 @@ impl Session {
         let (up, queue) = mpsc::channel(UNSENT_MAX);
         let first = v1::ControlUp { sequence: 0, message: Some(Up::Hello(hello)) };
         up.send(first).await.map_err(|_| Failure::failed(doing))?;
-        let mut down = store
-            .capture
-            .clone()
-            .control(ReceiverStream::new(queue))
-            .await
-            .map_err(refusal(doing))?
-            .into_inner();
+        let mut down =
+            store.capture.clone().control(ReceiverStream::new(queue)).await.map_err(refusal(doing))?.into_inner();
         let welcome = match down.message().await.map_err(refusal(doing))? {
             Some(v1::ControlDown { message: Some(Down::Welcome(welcome)) }) => welcome,
             _ => return Err(Failure::failed(format!("{doing}: the store did not begin with a welcome"))),
