@@ -15,14 +15,14 @@ def prepare():
     """The folder with `release-1`, `release-2`, `{monday,tuesday}.{sqlite,img}`; made once, then kept in the cache."""
     trees = sorted(path for path in machine.TREES.iterdir() if path.is_dir())[:2]
     stem = "-".join(tree.name for tree in trees)
-    done = machine.CACHE / "data" / stem
+    done = machine.CACHE / "data" / f"{stem}-sources"
     if done.exists():
         return done
-    making = done.with_name(f"{stem}.{os.getpid()}")
+    making = done.with_name(f"{done.name}.{os.getpid()}")
     making.mkdir(parents=True)
     for number, tree in enumerate(trees, 1):
         shutil.copytree(tree, making / f"release-{number}", symlinks=False,
-                        ignore=shutil.ignore_patterns("__pycache__", "*.dist-info", "bin", "share"))
+                        ignore=shutil.ignore_patterns("__pycache__", "*.dist-info", "bin", "share", "tests"))
     _databases(making)
     _images(making)
     making.rename(done)
