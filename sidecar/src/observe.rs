@@ -149,8 +149,8 @@ impl Ctx {
             tracing::warn!(
                 unfinished = *work.borrow(),
                 untold = flushed.untold,
-                in_journal = flushed.kept,
-                "store: not everything that was captured got there in time; what is not in the journal becomes a gap by its intent"
+                kept = flushed.kept,
+                "store: not everything that was captured got there in time; what is kept in --state-dir is told by the next process, the rest is found by hawser-migrate backfill"
             );
         }
     }

@@ -87,6 +87,11 @@ impl Ticket {
         }
     }
 
+    /// Whether its body is lost for another reason.
+    fn is_moot(&self) -> bool {
+        self.delivery.as_ref().is_none_or(|delivery| delivery.lost().is_some())
+    }
+
     fn lost(mut self, reason: GapReason) {
         if let Some(delivery) = self.delivery.take() {
             delivery.lose(reason);
@@ -125,6 +130,8 @@ struct Shared {
     away: AtomicBool,
     /// A body has ended: do not wait for more blocks to offer together.
     hurry: Notify,
+    /// A body is lost: blocks of it need not go.
+    shed: Notify,
     budget: Arc<Budget>,
     tally: Arc<Tally>,
 }
@@ -135,7 +142,7 @@ impl Offers {
     pub fn begin(store: Store, budget: Arc<Budget>, tally: Arc<Tally>) -> (Offers, impl Future<Output = ()> + Send) {
         let (to, asked) = mpsc::channel(ASKED_MAX);
         let (connected, away) = (AtomicBool::new(false), AtomicBool::new(false));
-        let shared = Arc::new(Shared { connected, away, hurry: Notify::new(), budget, tally });
+        let shared = Arc::new(Shared { connected, away, hurry: Notify::new(), shed: Notify::new(), budget, tally });
         (Offers { to, shared: Arc::clone(&shared) }, stream::keep(store, asked, shared))
     }
 
@@ -157,6 +164,11 @@ impl Offers {
     /// A body has ended: what was added is offered at once.
     pub fn hurry(&self) {
         self.shared.hurry.notify_one();
+    }
+
+    /// A body is lost: its blocks that are not on their way yet make room for those of others.
+    pub fn shed(&self) {
+        self.shared.shed.notify_one();
     }
 
     /// Why content finds no room: the store is slower than the pod, or not there.

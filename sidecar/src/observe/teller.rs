@@ -347,6 +347,8 @@ impl Body {
         let tight = room.is_err() || (cutter.is_run() && budget.is_tight());
         let lost = if tight { Some(session.offers().why_tight()) } else { delivery.lost() };
         if let Some(reason) = lost {
+            delivery.lose(reason);
+            session.offers().shed();
             *self = Body::Lost(reason); // what was cut so far gives its room back
         }
     }

@@ -17,9 +17,10 @@ const OFFER_LEN: usize = 4 * 1024 * 1024;
 /// How long a block waits for others to be offered with.
 const OFFER_DELAY: Duration = Duration::from_millis(5);
 
-/// Offers whose blocks are not all settled. Enough to fill 10 Gbit/s over 10 ms; further blocks wait in the
-/// budget.
+/// Offers whose blocks are not all settled, and the bytes of those blocks. Enough to fill 5 Gbit/s over 10 ms; further
+/// blocks wait here, where they can still be given up.
 const OFFERS_OPEN_MAX: usize = 8;
+const OFFERED_LEN_MAX: usize = 2 * OFFER_LEN;
 
 /// How often a block that the store has no room for is offered again, with pauses that double from
 /// [`LATER_DELAY`] to [`LATER_DELAY_MAX`]: 16 s in all, long enough for a sweep of the store to free room.
@@ -48,6 +49,8 @@ pub(super) struct Ledger {
     fresh_len: usize,
     fresh_since: Option<Instant>,
     offers: BTreeMap<u64, Offered>,
+    /// Bytes of the blocks that were offered and are not settled.
+    offered_len: usize,
     /// To be put: the offer, the block's place in it.
     wanted: VecDeque<(u64, u32)>,
     later: BinaryHeap<Reverse<(Instant, BlockHash)>>,
@@ -99,12 +102,13 @@ impl Ledger {
         }
         let since = self.fresh_since?;
         let many = self.fresh.len() >= OFFER_BLOCKS_MAX || self.fresh_len >= OFFER_LEN;
-        if self.offers.len() >= OFFERS_OPEN_MAX || !(many || hurry || since + OFFER_DELAY <= now) {
+        if !self.may_offer() || !(many || hurry || since + OFFER_DELAY <= now) {
             return None;
         }
         let hashes: Vec<_> = self.fresh.drain(..self.fresh.len().min(OFFER_BLOCKS_MAX)).collect();
         let length: usize = hashes.iter().filter_map(|hash| self.open.get(hash)).map(|open| open.block.len()).sum();
         self.fresh_len -= length;
+        self.offered_len += length;
         if self.fresh.is_empty() {
             self.fresh_since = None;
         }
@@ -171,14 +175,30 @@ impl Ledger {
 
     /// When there will be something to offer although nothing happens.
     pub(super) fn due(&self) -> Option<Instant> {
-        let fresh = self.fresh_since.filter(|_| self.offers.len() < OFFERS_OPEN_MAX).map(|since| since + OFFER_DELAY);
+        let fresh = self.fresh_since.filter(|_| self.may_offer()).map(|since| since + OFFER_DELAY);
         let later = self.later.peek().map(|Reverse((due, _))| *due);
         [fresh, later].into_iter().flatten().min()
+    }
+
+    /// Lets go of blocks that were not offered yet and that nobody waits for any more: their bodies are lost.
+    pub(super) fn shed(&mut self) {
+        let (open, fresh_len) = (&mut self.open, &mut self.fresh_len);
+        self.fresh.retain(|hash| {
+            let moot = open.get(hash).is_some_and(|open| open.tickets.iter().all(Ticket::is_moot));
+            if moot && let Some(gone) = open.remove(hash) {
+                *fresh_len -= gone.block.len();
+            }
+            !moot
+        });
+        if self.fresh.is_empty() {
+            self.fresh_since = None;
+        }
     }
 
     /// The stream is gone: everything is to be offered again on the next.
     pub(super) fn start_over(&mut self, now: Instant) {
         self.offers.clear();
+        self.offered_len = 0;
         self.wanted.clear();
         self.later.clear();
         self.fresh.clear();
@@ -197,6 +217,10 @@ impl Ledger {
         }
     }
 
+    fn may_offer(&self) -> bool {
+        self.offers.len() < OFFERS_OPEN_MAX && self.offered_len < OFFERED_LEN_MAX
+    }
+
     fn refresh(&mut self, hash: BlockHash, now: Instant) {
         let Some(open) = self.open.get(&hash) else { return };
         self.fresh.push_back(hash);
@@ -205,14 +229,14 @@ impl Ledger {
     }
 
     fn settle(&mut self, offer: u64, hash: BlockHash) {
-        self.leave(offer);
+        self.leave(offer, &hash);
         if let Some(open) = self.open.remove(&hash) {
             open.tickets.into_iter().for_each(Ticket::arrived);
         }
     }
 
     fn put_off(&mut self, offer: u64, hash: BlockHash, reason: GapReason, now: Instant, scarce: bool) {
-        self.leave(offer);
+        self.leave(offer, &hash);
         let Some(open) = self.open.get_mut(&hash) else { return };
         if scarce || open.tries >= LATER_MAX {
             let lost = self.open.remove(&hash);
@@ -224,7 +248,8 @@ impl Ledger {
     }
 
     /// One block of an offer is settled.
-    fn leave(&mut self, offer: u64) {
+    fn leave(&mut self, offer: u64, hash: &BlockHash) {
+        self.offered_len -= self.open.get(hash).map_or(0, |open| open.block.len());
         if let Some(offered) = self.offers.get_mut(&offer) {
             offered.unsettled = offered.unsettled.saturating_sub(1);
             if offered.unsettled == 0 {

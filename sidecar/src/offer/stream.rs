@@ -84,6 +84,7 @@ async fn hold(asked: &mut mpsc::Receiver<Asked>, ledger: &mut Ledger, shared: &S
                 Some(next) => ledger.add(next, Instant::now()),
                 None => return,
             },
+            () = shared.shed.notified() => ledger.shed(),
         }
     }
     while let Some(next) = asked.recv().await {
@@ -117,6 +118,7 @@ async fn serve(stream: Connected, asked: &mut mpsc::Receiver<Asked>, ledger: &mu
                 None => return Ended::Process,
             },
             () = shared.hurry.notified() => hurry = true,
+            () = shared.shed.notified() => ledger.shed(),
             () = until(due) => {}
         }
     }

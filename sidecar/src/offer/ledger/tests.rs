@@ -154,6 +154,42 @@ fn a_refused_put_is_offered_again() {
 }
 
 #[test]
+fn blocks_wait_until_those_on_their_way_are_settled() {
+    let mut desk = Desk::new();
+    let many = OFFERED_LEN_MAX / BLOCK;
+    desk.add(0..many as u16 + 10);
+    let mut offers = Vec::new();
+    while let Some(offer) = desk.offer() {
+        offers.push((offer.offer, offer.hashes.len() / 32));
+    }
+    assert_eq!(offers.iter().map(|(_, count)| count).sum::<usize>(), many);
+    for (offer, count) in offers {
+        desk.answer(offer, &vec![HAVE; count]).unwrap();
+    }
+    assert_eq!(desk.ledger.offered_len, 0);
+    assert_eq!(desk.offer().unwrap().hashes.len(), 10 * 32);
+}
+
+#[test]
+fn a_lost_body_makes_room_for_others() {
+    let mut desk = Desk::new();
+    desk.add([1, 2]);
+    desk.offer().unwrap();
+    let lost = std::mem::replace(&mut desk.delivery, Delivery::new());
+    let delivery = std::mem::replace(&mut desk.delivery, Arc::clone(&lost));
+    desk.add([3, 4]);
+    desk.delivery = delivery;
+    desk.add([4, 5]);
+    lost.lose(GapReason::Overflow);
+    desk.ledger.shed();
+    assert_eq!(desk.offer().unwrap().hashes.len(), 2 * 32, "4 is wanted by another body too");
+    desk.answer(1, &[HAVE, HAVE]).unwrap();
+    desk.answer(2, &[HAVE, HAVE]).unwrap();
+    assert_eq!(desk.state(), (0, None));
+    assert!(desk.ledger.open.is_empty());
+}
+
+#[test]
 fn after_a_break_everything_is_offered_anew() {
     let mut desk = Desk::new();
     desk.add([1, 2, 3]);
