@@ -51,6 +51,7 @@ class Store:
 
     def start(self, **variables):
         """Starts it, on the same ports every time, and waits until it is ready."""
+        self.folder.mkdir(exist_ok=True)
         self.process = running.Process(
             "hawser-store",
             [machine.binary("hawser-store"), "serve", "--data", self.data, "--listen", self.grpc, "--s3", self.s3,
@@ -86,7 +87,9 @@ class Store:
 class Sidecar:
     """`hawser-sidecar run` as an explicit proxy, with the folders that a pod's volumes would be."""
 
-    def __init__(self, folder, binding, store_url, upstream_ca, name="sidecar", redirect=False):
+    def __init__(self, folder, binding, store_url, upstream_ca, name="sidecar", redirect=False,
+                 flags=()):
+        self.flags = flags
         self.name, self.binding, self.store_url, self.upstream_ca = name, binding, store_url, upstream_ca
         self.proxy, self.admin = (f"127.0.0.1:{machine.free_port()}" for _ in range(2))
         self.trust, self.state, self.log = folder / f"{name}-trust", folder / f"{name}-state", folder / f"{name}.log"
@@ -103,7 +106,7 @@ class Sidecar:
             f"hawser-{self.name}",
             [*program, "run", "--binding", self.binding.path, "--store", self.store_url,
              "--trust-dir", self.trust, "--state-dir", self.state, "--proxy", self.proxy, "--admin", self.admin,
-             "--upstream-ca", self.upstream_ca, *(["--redirect", self.redirect] if self.redirect else [])],
+             "--upstream-ca", self.upstream_ca, *(["--redirect", self.redirect] if self.redirect else []), *self.flags],
             self.log, machine.environment(**variables))
         self.process.ready(lambda: ready(self.admin))
         return self

@@ -190,6 +190,13 @@ def stop_all():
         process.kill()
 
 
+def stop_all_but(*kept):
+    """As [`stop_all`], except those named."""
+    for process in reversed(_alive[:]):
+        if process not in kept:
+            process.kill()
+
+
 def _ended_by(number, _frame):
     sys.exit(128 + number)
 

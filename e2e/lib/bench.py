@@ -1,0 +1,310 @@
+"""Side by side with peers on this machine: nginx's stream module for the relay, restic for the store, rclone for
+the mover. Runs are interleaved, medians are shown, CPU-seconds come from the kernel.
+
+    e2e/bench [--size MIB] [--runs N] [--json FILE] [ROW…]      rows: relay requests handshakes ingest replicate
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import socket
+import ssl
+import statistics
+import sys
+import time
+import types
+
+from lib import authority, clouds, hawser, machine, names, running
+
+BLOCK = 128 << 10
+HOST = "s3.cloud-a.test"
+
+
+def body(kind, size, run):
+    """Pieces of 1 MiB: `known` ones repeat themselves in every run, `new` and `text` ones never do."""
+    chaos = os.urandom(BLOCK)
+    words = (b"a line that a log might hold, over and over, with its number " * (BLOCK // 60))[:BLOCK]
+    block = {"known": b"k" * BLOCK, "new": chaos, "text": words}[kind]
+    for number in range(size >> 20):
+        piece = bytearray(block * 8)
+        for index in range(8):
+            stamp = b"%020d" % (number * 8 + index + (0 if kind == "known" else (run + 1) << 40))
+            piece[index * BLOCK:index * BLOCK + 20] = stamp
+        yield piece
+
+
+class Bench:
+    """The origin, the relays and the numbers."""
+
+    def __init__(self, folder, size, runs):
+        self.folder, self.size, self.runs, self.results = folder, size, runs, {}
+        self.ca = authority.Authority(folder / "ca")
+        self.certificate, self.key = self.ca.issue(HOST)
+        names.add(HOST)
+        self.port = machine.free_port()
+        self.origin = running.Process(
+            "origin", [machine.python(), "-m", "lib.origin", self.port, self.certificate, self.key], folder / "origin.log",
+            machine.environment(PYTHONPATH=machine.REPO / "e2e")).ready(lambda: _listens(self.port))
+        self.trust = ssl.create_default_context(cafile=str(self.ca.pem))
+
+    def note(self, row, name, **numbers):
+        """One measurement of one contender."""
+        for unit, value in numbers.items():
+            self.results.setdefault(row, {}).setdefault(name, {}).setdefault(unit, []).append(value)
+
+    def nginx(self):
+        """nginx's stream module, TLS on both sides, one process."""
+        port = machine.free_port()
+        config = self.folder / "nginx.conf"
+        module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+        config.write_text(f"""{f'load_module {module};' if os.path.exists(module) else ''}
+daemon off; master_process off; pid {self.folder}/nginx.pid; error_log {self.folder}/nginx.log;
+events {{ worker_connections 1024; }}
+stream {{ server {{
+  listen 127.0.0.1:{port} ssl; ssl_certificate {self.certificate}; ssl_certificate_key {self.key};
+  ssl_protocols TLSv1.2 TLSv1.3; proxy_pass 127.0.0.1:{self.port}; proxy_ssl on; proxy_ssl_protocols TLSv1.2 TLSv1.3;
+  proxy_ssl_name {HOST}; proxy_ssl_server_name on; proxy_ssl_verify on; proxy_ssl_trusted_certificate {self.ca.pem};
+  proxy_ssl_session_reuse on; tcp_nodelay on; proxy_buffer_size 64k;
+}} }}
+""")
+        process = running.Process("nginx", [shutil.which("nginx", path="/usr/sbin:/usr/bin"), "-c", config],
+                                  self.folder / "nginx.out", machine.environment()).ready(lambda: _listens(port))
+        return Relay("nginx stream", process, lambda: socket.create_connection(("127.0.0.1", port)), self.trust)
+
+    def hawser(self, name, capture=True, store=None):
+        """A sidecar; without a store it captures nothing."""
+        cloud = types.SimpleNamespace(provider="cloud-a", endpoint=f"https://{HOST}:{self.port}", region="us-east-1")
+        folder = self.folder / name.replace(" ", "-")
+        folder.mkdir()
+        binding = hawser.Binding(folder, [cloud], ["bench"])
+        sidecar = hawser.Sidecar(folder, binding, store.url if store else "http://127.0.0.1:9", self.ca.pem,
+                                 flags=[] if capture else ["--no-capture"]).start()
+
+        def connect():
+            plain = socket.create_connection(("127.0.0.1", int(sidecar.proxy.rsplit(":", 1)[1])))
+            plain.sendall(f"CONNECT {HOST}:{self.port} HTTP/1.1\r\nHost: {HOST}:{self.port}\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += plain.recv(1)
+            return plain
+
+        relay = Relay(name, sidecar.process, connect, ssl.create_default_context(cafile=str(sidecar.trust / "ca.pem")))
+        relay.binding = binding
+        return relay
+
+
+class Relay:
+    """A contender: a way to the origin, and the process whose seconds count."""
+
+    def __init__(self, name, process, connect, trust):
+        self.name, self.process, self._connect, self._trust = name, process, connect, trust
+
+    def wire(self):
+        """A TLS connection to the origin through it."""
+        plain = self._connect()
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return self._trust.wrap_socket(plain, server_hostname=HOST)
+
+    def put(self, pieces, size):
+        """Sends one object; gives (wall seconds, CPU seconds of the relay)."""
+        wire = self.wire()
+        cpu, begun = self.process.cpu_seconds(), time.monotonic()
+        wire.sendall(f"PUT /bench/object HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {size}\r\n\r\n".encode())
+        for piece in pieces:
+            wire.sendall(piece)
+        running.expect(wire.recv(1000).startswith(b"HTTP/1.1 200"), f"{self.name} relays a PUT")
+        return self._done(wire, begun, cpu)
+
+    def get(self, size):
+        """Reads one object; gives (wall seconds, CPU seconds of the relay)."""
+        wire, buffer = self.wire(), bytearray(1 << 20)
+        cpu, begun = self.process.cpu_seconds(), time.monotonic()
+        wire.sendall(f"GET /bench/object?bytes={size} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        seen = 0
+        while seen < size:
+            seen += wire.recv_into(buffer)
+        return self._done(wire, begun, cpu)
+
+    def _done(self, wire, begun, cpu):
+        wall = time.monotonic() - begun
+        wire.close()
+        return wall, self.process.cpu_seconds() - cpu
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def relay(bench):
+    """TLS relay of large bodies, both ways."""
+    gib = bench.size / (1 << 30)
+    store = hawser.Store(bench.folder).start()
+    contenders = [("known", bench.nginx()), ("known", bench.hawser("capture off", capture=False))]
+    captured = bench.hawser("capture on", store=store)
+    contenders += [("known", captured), ("new", captured), ("text", captured)]
+    captured.put(body("known", bench.size, 0), bench.size)
+    for run in range(bench.runs):
+        for kind, relay in contenders:
+            name = relay.name if relay is not captured else f"{relay.name}, blocks {kind}"
+            kept, begun = store.process.cpu_seconds(), time.monotonic()
+            wall, cpu = relay.put(body(kind, bench.size, run), bench.size)
+            bench.note("PUT", name, cpu_seconds_per_gib=cpu / gib, gib_per_second=gib / wall)
+            if relay is captured:
+                running.until(lambda: _idle(store), "the store has taken everything", 120)
+                gaps = len(hawser.cli("gaps", relay.binding, store, "--all"))
+                bench.note("PUT", name, gaps_so_far=gaps, store_cpu_seconds_per_gib=(store.process.cpu_seconds() - kept) / gib,
+                           gib_per_second_until_stored=gib / (time.monotonic() - begun))
+            if kind == "known":
+                wall, cpu = relay.get(bench.size)
+                bench.note("GET", name, cpu_seconds_per_gib=cpu / gib, gib_per_second=gib / wall)
+
+
+_seen_cpu = {}
+
+
+def _idle(store):
+    """Whether the store has used no CPU since the last look a moment ago."""
+    now, before = store.process.cpu_seconds(), _seen_cpu.get(store)
+    _seen_cpu[store] = now
+    return before == now
+
+
+def requests(bench):
+    """4 KiB requests on one kept-alive connection."""
+    count = 2000
+    contenders = [bench.nginx(), bench.hawser("no capture", capture=False),
+                  bench.hawser("captured", store=hawser.Store(bench.folder / "origin-store").start())]
+    for _ in range(bench.runs):
+        for relay in contenders:
+            wire, times, payload = relay.wire(), [], os.urandom(4096)
+            cpu = relay.process.cpu_seconds()
+            for number in range(count):
+                begun = time.perf_counter()
+                wire.sendall(f"PUT /bench/{number} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 4096\r\n\r\n".encode() + payload)
+                wire.recv(1000)
+                times.append((time.perf_counter() - begun) * 1e6)
+            cpu = relay.process.cpu_seconds() - cpu
+            times.sort()
+            bench.note("4 KiB requests", relay.name, p50_us=times[count // 2], p99_us=times[count * 99 // 100],
+                       requests_per_second=1e6 * count / sum(times), cpu_us_per_request=cpu * 1e6 / count)
+            wire.close()
+
+
+def handshakes(bench):
+    """New connections, TLS on both sides, one request each."""
+    count = 300
+    contenders = [bench.nginx(), bench.hawser("handshaking", capture=False)]
+    for _ in range(bench.runs):
+        for relay in contenders:
+            cpu, begun = relay.process.cpu_seconds(), time.monotonic()
+            for _ in range(count):
+                wire = relay.wire()
+                wire.sendall(f"PUT /bench/h HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n".encode())
+                wire.recv(1000)
+                wire.close()
+            bench.note("handshakes", relay.name, per_second=count / (time.monotonic() - begun),
+                       cpu_ms_each=(relay.process.cpu_seconds() - cpu) * 1e3 / count)
+
+
+def ingest(bench):
+    """What restic does with the same bytes: new ones, then the same again. Hawser's row is `relay`'s PUT."""
+    gib, env = bench.size / (1 << 30), machine.environment(RESTIC_PASSWORD="for-tests-only", XDG_CACHE_HOME=bench.folder)
+    for run in range(bench.runs):
+        for kind in ("new", "text"):
+            source, repository = bench.folder / "restic-source", bench.folder / "restic"
+            shutil.rmtree(repository, ignore_errors=True)
+            with open(source, "wb") as file:
+                for piece in body(kind, bench.size, run):
+                    file.write(piece)
+            running.run(["restic", "-q", "-r", repository, "init"], env).ok()
+            for times in (kind, f"{kind}, again"):
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                done = running.run(["restic", "-q", "-r", repository, "backup", "--force", source], env).ok()
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                bench.note("ingest", f"restic, {times}", gib_per_second_until_stored=gib / done.seconds,
+                           cpu_seconds_per_gib=cpu / gib)
+
+
+def replicate(bench):
+    """From cloud A to cloud B: rclone copies, Hawser replicates what its store holds. Both servers are versitygw."""
+    from lib.faults.world import BUCKET, World
+    for run in range(bench.runs):
+        folder = bench.folder / f"world-{run}"
+        folder.mkdir()
+        world = World(folder)
+        world.store.start()
+        small, large = 1000, 4
+        for index in range(small):
+            world.put(world.direct, f"small/{index}", 4096, index)
+        for index in range(large):
+            world.put(world.direct, f"large/{index}", 64 << 20, index)
+        backfill = world.migrate("backfill").ok()
+        bench.note("move", "hawser backfill", seconds=backfill.seconds)
+        b, target = world.b, world.b.client()
+
+        def remote(cloud, bucket):
+            return (f":s3,provider=Other,access_key_id={cloud.access},secret_access_key={cloud.secret},region={cloud.region},"
+                    f"endpoint='{cloud.endpoint}':{bucket}")
+
+        target.create_bucket(Bucket="rclone")
+        for part in ("small", "large"):
+            done = running.run([machine.tool("rclone"), "copy", "--config", "/dev/null", "--ca-cert", world.ca.pem, "--transfers",
+                                "16", "--checkers", "16", "--no-check-dest", f"{remote(world.a, BUCKET)}/{part}",
+                                f"{remote(b, 'rclone')}/{part}"], machine.environment()).ok()
+            bench.note(f"move, {part}", "rclone", seconds=done.seconds)
+        world.binding.provider(b.provider)
+        for part in ("small", "large"):
+            done = world.migrate("replicate", "--prefix", f"{part}/").ok()
+            bench.note(f"move, {part}", "hawser replicate", seconds=done.seconds)
+        running.stop_all_but(bench.origin)
+
+
+ROWS = {"relay": relay, "requests": requests, "handshakes": handshakes, "ingest": ingest, "replicate": replicate}
+
+
+def table(results):
+    """Medians of every contender, and its ratio to the first peer of the row."""
+    for row, contenders in results.items():
+        print(f"\n{row}")
+        peer = next((name for name in contenders if name.split(" ")[0] in ("nginx", "rclone", "restic")), None)
+        for name, numbers in contenders.items():
+            cells = []
+            for unit, values in numbers.items():
+                middle = statistics.median(values)
+                base = statistics.median(contenders[peer][unit]) if peer and peer != name and unit in contenders[peer] else 0
+                cells.append(f"{unit} {middle:,.2f}" + (f" ({middle / base:.2f} ×)" if base else ""))
+            print(f"  {name.ljust(28)} {'  '.join(cells)}")
+
+
+def main():
+    """Runs the chosen rows and prints the table; numbers of every run go into the JSON file."""
+    parser = argparse.ArgumentParser(usage=__doc__)
+    parser.add_argument("rows", nargs="*", help=f"some of {', '.join(ROWS)}")
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", default=str(machine.CACHE / "bench.json"))
+    flags = parser.parse_args()
+    running.guard()
+    about = {"cores": os.cpu_count(), "load_before": os.getloadavg()[0], "body_mib": flags.size, "block_kib": BLOCK >> 10,
+             "runs": flags.runs, "store": "zstd where it shrinks, one fdatasync for each group of records",
+             "restic": "its defaults, no fsync asked", "tls": "TLS 1.3, P-256, on both sides of every relay"}
+    print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
+    with running.Folder("bench") as folder:
+        bench = Bench(folder, flags.size << 20, flags.runs)
+        for row in flags.rows or ROWS:
+            print(f"… {row}", flush=True)
+            ROWS[row](bench)
+            running.stop_all_but(bench.origin)
+        table(bench.results)
+        with open(flags.json, "w") as file:
+            json.dump({"about": about, "results": bench.results}, file, indent=1)
+    print(f"\nevery number: {flags.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
