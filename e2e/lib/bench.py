@@ -40,6 +40,7 @@ class Bench:
 
     def __init__(self, folder, size, runs):
         self.folder, self.size, self.runs, self.results = folder, size, runs, {}
+        self.reasons = set()
         self.ca = authority.Authority(folder / "ca")
         self.certificate, self.key = self.ca.issue(HOST)
         names.add(HOST)
@@ -154,8 +155,9 @@ def relay(bench):
             bench.note("PUT", name, cpu_seconds_per_gib=cpu / gib, gib_per_second=gib / wall)
             if relay is captured:
                 running.until(lambda: _idle(store), "the store has taken everything", 120)
-                gaps = len(hawser.cli("gaps", relay.binding, store, "--all"))
-                bench.note("PUT", name, gaps_so_far=gaps, store_cpu_seconds_per_gib=(store.process.cpu_seconds() - kept) / gib,
+                gaps = [gap["reason"] for gap in hawser.cli("gaps", relay.binding, store, "--all")]
+                bench.reasons.update(gaps)
+                bench.note("PUT", name, gaps_so_far=len(gaps), store_cpu_seconds_per_gib=(store.process.cpu_seconds() - kept) / gib,
                            gib_per_second_until_stored=gib / (time.monotonic() - begun))
             if kind == "known":
                 wall, cpu = relay.get(bench.size)
@@ -300,6 +302,8 @@ def main():
             ROWS[row](bench)
             running.stop_all_but(bench.origin)
         table(bench.results)
+        if bench.reasons:
+            print(f"\nbodies that were not captured whole have a gap: {', '.join(sorted(bench.reasons))}")
         with open(flags.json, "w") as file:
             json.dump({"about": about, "results": bench.results}, file, indent=1)
     print(f"\nevery number: {flags.json}")
