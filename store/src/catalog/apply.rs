@@ -122,7 +122,7 @@ impl Apply<'_, '_> {
     /// A write was confirmed: each of its changes, and the end of its intent.
     fn recorded(&mut self, recorded: v1::Recorded) -> Result<(), IndexError> {
         let span = span(&self.session, recorded.head.as_ref(), recorded.answer.as_ref(), self.tick);
-        // The intent first: a Complete asks which parts are still on their way, and its own is not one.
+        // The intent first: a change of metadata asks which writes are still on their way, and its own is not one.
         self.end_intent(recorded.operation)?;
         for write in recorded.writes {
             let Some(change) = write.change else { continue };

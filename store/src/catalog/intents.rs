@@ -5,7 +5,7 @@ use hawser_api::{GapReason, GapScope, v1};
 
 use super::apply::Apply;
 use super::entry::{Lost, span};
-use super::rows::{Address, FACTS, GAPS, GapRow, IntentRow, KeyBytes, Rows, UPLOADS, bucket, decode};
+use super::rows::{Address, FACTS, GAPS, GapRow, IntentRow, KeyBytes, Rows, decode};
 use crate::index::{IndexError, Keys};
 use crate::names::DomainId;
 
@@ -18,10 +18,6 @@ impl Apply<'_, '_> {
             let at = Address::of(self.domain, &v1::ObjectRef { key, ..object.clone() });
             self.batch.put(FACTS, &intent_at_key(&at, &self.session, operation), &[]);
         }
-        if !intent.upload_id.is_empty() && intent.part_number != 0 {
-            let key = intent_upload_key(self.domain, &object, &intent.upload_id, &self.session, operation);
-            self.batch.put(UPLOADS, &key, &u64::from(intent.part_number).to_be_bytes());
-        }
         let row = IntentRow { intent, binding: self.binding.clone() };
         self.put(FACTS, &intent_key(self.domain, &self.session, operation), &row);
         Ok(())
@@ -29,11 +25,8 @@ impl Apply<'_, '_> {
 
     /// An announced write has an outcome.
     pub(crate) fn end_intent(&mut self, operation: u64) -> Result<(), IndexError> {
-        if operation == 0 {
-            return Ok(());
-        }
-        if let Some(row) = self.take_intent(operation)? {
-            self.part_intent_ended(&row.intent)?;
+        if operation != 0 {
+            self.take_intent(operation)?;
         }
         Ok(())
     }
@@ -46,10 +39,6 @@ impl Apply<'_, '_> {
         for key in keys_of(&row.intent) {
             let at = Address::of(self.domain, &v1::ObjectRef { key, ..object.clone() });
             self.batch.delete(FACTS, &intent_at_key(&at, &self.session, operation));
-        }
-        if !row.intent.upload_id.is_empty() {
-            let key = intent_upload_key(self.domain, &object, &row.intent.upload_id, &self.session, operation);
-            self.batch.delete(UPLOADS, &key);
         }
         Ok(Some(row))
     }
@@ -70,7 +59,6 @@ impl Apply<'_, '_> {
             let Some(row) = self.take_intent(operation)? else { continue };
             let binding = std::mem::replace(&mut self.binding, row.binding.clone());
             self.lost_intent(&row.intent)?;
-            self.part_intent_ended(&row.intent)?;
             self.binding = binding;
         }
         self.session = teller;
@@ -159,15 +147,4 @@ pub(crate) fn session_intent_keys(domain: DomainId, session: &[u8]) -> Keys {
 
 fn intent_at_key(at: &Address, session: &[u8], operation: u64) -> Vec<u8> {
     KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0).bytes(session).number(operation).0
-}
-
-fn intent_upload_key(
-    domain: DomainId,
-    object: &v1::ObjectRef,
-    upload_id: &str,
-    session: &[u8],
-    operation: u64,
-) -> Vec<u8> {
-    let stem = bucket(domain, &object.provider, &object.bucket).text(upload_id.as_bytes());
-    KeyBytes(vec![b'i']).bytes(&stem.0).bytes(session).number(operation).0
 }

@@ -373,7 +373,7 @@ pub(crate) struct WaitingComplete {
     pub(crate) complete: v1::CompleteUpload,
     #[prost(message, required, tag = "2")]
     pub(crate) span: Span,
-    /// The gap that stands for it; 0 while a part's intent is open.
+    /// The gap that stands for it.
     #[prost(uint64, tag = "3")]
     pub(crate) gap: u64,
 }

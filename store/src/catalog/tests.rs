@@ -587,6 +587,59 @@ fn a_complete_without_a_part_is_a_gap_until_the_part_comes() {
 }
 
 #[test]
+fn while_a_complete_waits_for_a_part_the_version_before_it_is_in_doubt() {
+    for part_is_told in [true, false] {
+        told(|told| {
+            told.write(put("k", "e1", ""));
+            let create = v1::CreateUpload { object: Some(object("k")), upload_id: "u".into(), metadata: None };
+            told.write(Change::CreateUpload(create));
+            let part_head = told.stamp();
+            told.commit(Fact::Intent(v1::Intent {
+                operation: 7,
+                object: Some(object("k")),
+                kind: "part".into(),
+                head: part_head,
+                upload_id: "u".into(),
+                part_number: 1,
+                ..v1::Intent::default()
+            }));
+            let part_answer = told.stamp();
+            told.write(Change::Complete(v1::CompleteUpload {
+                object: Some(object("k")),
+                upload_id: "u".into(),
+                parts: vec![v1::CompletedPart { part_number: 1, etag: "p".into() }],
+                etag: "e9".into(),
+                ..v1::CompleteUpload::default()
+            }));
+            assert_eq!((told.shown("k"), told.gaps()), ("e1".into(), vec!["UnknownPart".to_owned()]));
+            told.write(Change::Copy(v1::CopyObject {
+                object: Some(object("to")),
+                source: Some(v1::CopySource { object: Some(object("k")), version_id: String::new() }),
+                etag: "e9".into(),
+                ..v1::CopyObject::default()
+            }));
+            assert_eq!(told.shown("to"), "", "no copy takes the old content");
+            if part_is_told {
+                let part = Change::Part(v1::UploadPart {
+                    object: Some(object("k")),
+                    upload_id: "u".into(),
+                    part_number: 1,
+                    body: Some(body(7)),
+                    etag: "p".into(),
+                });
+                told.record(7, part, part_head, part_answer);
+                assert_eq!((told.shown("k"), told.gaps()), ("e9".into(), vec!["UnknownSource".to_owned()]));
+            } else {
+                let now = told.unix + retention::UPLOAD_SECONDS;
+                let due = retention::due(&*told.batch, domain(), now).unwrap();
+                told.commit(Fact::Trimmed(due));
+                assert_eq!(told.gaps(), ["UnknownPart", "UnknownSource"], "forgotten, and said so");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_deleted_bucket_shows_nothing_and_a_new_one_begins_empty() {
     told(|told| {
         let bucket =

@@ -88,42 +88,26 @@ impl Apply<'_, '_> {
         if missing.is_empty() {
             return self.finish_complete(&at, &upload, &complete, span);
         }
-        // Parts whose sidecar has not told them yet may still come.
-        let mut waiting = WaitingComplete { complete: complete.clone(), span: span.clone(), gap: 0 };
-        if !self.any_on_their_way(&object, &complete.upload_id, &missing)? {
-            waiting.gap = self.unknown_part(&at, &complete, span, &missing)?;
-        }
-        upload.waiting = Some(waiting);
+        // Parts whose sidecar has not told them yet may still come. Until then the key is in doubt: the
+        // cloud has the new object already.
+        let gap = self.unknown_part(&at, &complete, span, &missing)?;
+        upload.waiting = Some(WaitingComplete { complete, span: span.clone(), gap });
         self.put(UPLOADS, &key, &upload);
         Ok(())
     }
 
-    /// A part came, or its intent ended: a Complete that waits may go on.
+    /// A part came: a Complete that waits may go on.
     fn resume_complete(&mut self, object: &v1::ObjectRef, upload_id: &str) -> Result<(), IndexError> {
         let key = upload_key(self.domain, object, upload_id);
         let Some(mut upload) = self.batch.row::<UploadRow>(UPLOADS, &key)? else { return Ok(()) };
-        let Some(mut waiting) = upload.waiting.take() else { return Ok(()) };
+        let Some(waiting) = upload.waiting.take() else { return Ok(()) };
+        if !self.missing_parts(object, &waiting.complete)?.is_empty() {
+            return Ok(());
+        }
         let at = Address::of(self.domain, &v1::ObjectRef { key: upload.key.clone(), ..object.clone() });
-        let missing = self.missing_parts(object, &waiting.complete)?;
-        if missing.is_empty() {
-            self.put(UPLOADS, &key, &upload);
-            self.finish_complete(&at, &upload, &waiting.complete, &waiting.span)?;
-            return if waiting.gap == 0 { Ok(()) } else { self.close_gap(waiting.gap, "record") };
-        }
-        if waiting.gap == 0 && !self.any_on_their_way(object, upload_id, &missing)? {
-            waiting.gap = self.unknown_part(&at, &waiting.complete, &waiting.span, &missing)?;
-        }
-        upload.waiting = Some(waiting);
         self.put(UPLOADS, &key, &upload);
-        Ok(())
-    }
-
-    /// The intent of a part ended, with or without a record.
-    pub(crate) fn part_intent_ended(&mut self, intent: &v1::Intent) -> Result<(), IndexError> {
-        match &intent.object {
-            Some(object) if intent.part_number != 0 => self.resume_complete(object, &intent.upload_id),
-            _ => Ok(()),
-        }
+        self.finish_complete(&at, &upload, &waiting.complete, &waiting.span)?;
+        self.close_gap(waiting.gap, "record")
     }
 
     fn finish_complete(
@@ -154,17 +138,6 @@ impl Apply<'_, '_> {
             }
         }
         Ok(missing)
-    }
-
-    fn any_on_their_way(&self, object: &v1::ObjectRef, upload_id: &str, numbers: &[u32]) -> Result<bool, IndexError> {
-        let stem = stem(b'i', self.domain, object, upload_id);
-        for pair in self.batch.scan(UPLOADS, &stem.keys()) {
-            let number = super::objects::number(&pair?.1);
-            if numbers.iter().any(|missing| u64::from(*missing) == number) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     fn unknown_part(
@@ -232,6 +205,7 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
+    /// A Complete that still waited for a part leaves its gap behind.
     pub(crate) fn forget_upload(&mut self, object: &v1::ObjectRef, upload_id: &str) -> Result<(), IndexError> {
         let stem = stem(b'p', self.domain, object, upload_id);
         let keys: Vec<_> = self.batch.scan(UPLOADS, &stem.keys()).collect::<Result<_, _>>()?;
