@@ -78,7 +78,7 @@ impl<L> Distrust<L> {
         }
         let judgement = kinds.entry(kind).or_insert(Judgement { at: now, closes: 0, passing: None });
         judgement.at = now;
-        judgement.closes += u8::from(answer == Answer::Closes);
+        judgement.closes = judgement.closes.saturating_add(u8::from(answer == Answer::Closes));
         let distrusts = answer == Answer::Refuses || judgement.closes >= CLOSES_MAX;
         if distrusts && judgement.passing.is_none() {
             judgement.passing = Some(open());

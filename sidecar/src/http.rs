@@ -317,7 +317,8 @@ impl Exchanges {
         self.over = true;
     }
 
-    /// Whether everything seen so far is understood and no exchange is open.
+    /// Whether everything seen so far is understood and no exchange is open. Of a connection that is not
+    /// understood any more nobody knows what it carries: it is never at rest.
     pub fn is_at_rest(&self) -> bool {
         let client = match &self.client {
             Client::Head { gather, .. } => gather.is_empty(),
@@ -325,7 +326,7 @@ impl Exchanges {
             Client::Ended => true,
             Client::Body { .. } => false,
         };
-        self.over || (client && self.waiting.is_empty())
+        !self.over && client && self.waiting.is_empty()
     }
 
     fn client_bytes(&mut self, piece: &mut Piece, stamp: Stamp, out: &mut Vec<Event>) -> Result<(), Broken> {

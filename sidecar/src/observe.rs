@@ -190,6 +190,7 @@ async fn take(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>, working: Working
         tracing::error!(host = bound.host, "an observer panicked: the rest of its connection is not observed");
         let _lapse = ctx.lapse(&bound, Lapse::Unparsed);
         while copy.next().await.is_some() {}
+        copy.relay_ended().await;
     }
     drop(working);
 }
@@ -217,4 +218,6 @@ async fn understand(copy: &mut Copy, bound: &Arc<Bound>, ctx: &Arc<Ctx>) {
     }
     observer.close(&mut events);
     teller.tell(events.drain(..));
+    // A copy that was lost on the way leaves a lapse behind, which lasts as long as bytes may pass.
+    copy.relay_ended().await;
 }

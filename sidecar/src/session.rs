@@ -186,7 +186,7 @@ pub struct Session {
 #[derive(Debug, Default)]
 struct Lapses {
     last: u64,
-    open: HashMap<Lapse, u64>,
+    open: HashMap<Lapse, (u64, Stamp)>,
 }
 
 impl Session {
@@ -223,21 +223,20 @@ impl Session {
         if change.began {
             lapses.last += 1;
             let lapse = lapses.last;
-            lapses.open.insert(change.lapse, lapse);
-            let reason = match change.lapse {
-                Lapse::Distrust => GapReason::Distrust,
-                Lapse::Http2 => GapReason::Http2,
-                Lapse::Unparsed => GapReason::Unparsed,
-            };
-            self.tally.gap(reason);
-            self.tell(Message::GapOpen(v1::GapOpen {
-                lapse,
-                reason: reason.as_str().to_owned(),
-                begin: Some(change.stamp.into()),
-                ..v1::GapOpen::default()
-            }));
-        } else if let Some(lapse) = lapses.open.remove(&change.lapse) {
+            lapses.open.insert(change.lapse, (lapse, change.stamp));
+            self.tally.gap(reason_of(change.lapse));
+            self.tell(lapse_opened(change.lapse, lapse, change.stamp));
+        } else if let Some((lapse, _)) = lapses.open.remove(&change.lapse) {
             self.tell(Message::GapClose(v1::GapClose { lapse, end: Some(change.stamp.into()) }));
+        }
+    }
+
+    /// Tells the lapses that last once more: a store that did not hear from this session for longer than
+    /// its lease has ended them. One that has not takes the same lapse only once.
+    fn lapses_told_again(&self) {
+        let lapses = self.lapses.lock().unwrap_or_else(PoisonError::into_inner);
+        for (&kind, &(lapse, begin)) in &lapses.open {
+            self.tell(lapse_opened(kind, lapse, begin));
         }
     }
 
@@ -330,6 +329,23 @@ impl Drop for Operation {
             self.session.gap(v1::GapFound { operation: self.number, end, ..gap });
         }
     }
+}
+
+fn reason_of(lapse: Lapse) -> GapReason {
+    match lapse {
+        Lapse::Distrust => GapReason::Distrust,
+        Lapse::Http2 => GapReason::Http2,
+        Lapse::Unparsed => GapReason::Unparsed,
+    }
+}
+
+fn lapse_opened(kind: Lapse, lapse: u64, begin: Stamp) -> Message {
+    Message::GapOpen(v1::GapOpen {
+        lapse,
+        reason: reason_of(kind).as_str().to_owned(),
+        begin: Some(begin.into()),
+        ..v1::GapOpen::default()
+    })
 }
 
 /// A binding's name as journal, metrics and people have it.

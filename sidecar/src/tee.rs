@@ -4,6 +4,7 @@
 //! May not enter here: anything that lets the relay wait for, or learn the fate of, its copy.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -64,19 +65,21 @@ pub enum Seen {
 /// A bounded way from one relay to its copy.
 pub fn bounded(budget: Arc<Budget>) -> (Tee, Copy) {
     let (to, from) = mpsc::channel(QUEUE_CHUNKS_MAX);
+    let (alive, relay) = mpsc::channel(1);
     let rest = Arc::new(AtomicU64::new(0));
-    let tee = Tee { to, budget, owed: VecDeque::new(), lost: false, passed: 0, rest: Arc::clone(&rest) };
-    (tee, Copy { from, taken: 0, rest })
+    let tee = Tee { to: Some(to), _alive: alive, budget, owed: VecDeque::new(), passed: 0, rest: Arc::clone(&rest) };
+    (tee, Copy { from, relay, taken: 0, rest })
 }
 
 /// The relay's end.
 #[derive(Debug)]
 pub struct Tee {
-    to: mpsc::Sender<Seen>,
+    /// `None` when the copy could not even be told what it missed: it sees the queue end early.
+    to: Option<mpsc::Sender<Seen>>,
+    /// Tells the copy, by its drop, that the relay is gone.
+    _alive: mpsc::Sender<Infallible>,
     budget: Arc<Budget>,
     owed: VecDeque<Seen>,
-    /// The copy could not even be told what it missed. It sees the queue end early.
-    lost: bool,
     passed: u64,
     rest: Arc<AtomicU64>,
 }
@@ -85,15 +88,16 @@ impl Tee {
     /// `bytes` of `side` pass by. They are copied if there is room, else counted.
     pub fn saw(&mut self, side: Side, stamp: Stamp, bytes: &[u8]) {
         self.passed += bytes.len() as u64;
-        if self.lost || bytes.is_empty() {
+        if bytes.is_empty() {
             return;
         }
         self.pay_owed();
+        let Some(to) = &self.to else { return };
         let mut chunk = Chunk { side, stamp, len: bytes.len(), bytes: None };
         if !self.owed.is_empty() {
             return self.owe(Seen::Chunk(chunk));
         }
-        let full = match self.to.try_reserve() {
+        let full = match to.try_reserve() {
             Ok(place) => {
                 chunk.bytes = self.budget.try_take(bytes.len()).map(|share| (Bytes::copy_from_slice(bytes), share));
                 return place.send(Seen::Chunk(chunk));
@@ -102,13 +106,13 @@ impl Tee {
         };
         match full {
             true => self.owe(Seen::Chunk(chunk)),
-            false => self.lost = true,
+            false => self.to = None,
         }
     }
 
     /// `side` will send no more.
     pub fn ended(&mut self, side: Side, stamp: Stamp, clean: bool) {
-        if self.lost {
+        if self.to.is_none() {
             return;
         }
         self.owe(Seen::End { side, stamp, clean });
@@ -122,12 +126,13 @@ impl Tee {
 
     fn pay_owed(&mut self) {
         while let Some(seen) = self.owed.pop_front() {
-            match self.to.try_send(seen) {
+            let Some(to) = &self.to else { return };
+            match to.try_send(seen) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Full(seen)) => return self.owed.push_front(seen),
                 Err(mpsc::error::TrySendError::Closed(_)) => {
                     self.owed.clear();
-                    self.lost = true;
+                    self.to = None;
                 }
             }
         }
@@ -149,7 +154,7 @@ impl Tee {
             self.owed.push_back(seen);
         } else {
             self.owed.clear();
-            self.lost = true;
+            self.to = None;
         }
     }
 }
@@ -158,6 +163,7 @@ impl Tee {
 #[derive(Debug)]
 pub struct Copy {
     from: mpsc::Receiver<Seen>,
+    relay: mpsc::Receiver<Infallible>,
     taken: u64,
     rest: Arc<AtomicU64>,
 }
@@ -173,6 +179,12 @@ impl Copy {
             self.taken += chunk.len as u64;
         }
         seen
+    }
+
+    /// Waits for the end of the relay, which may be long after the copy of it was lost.
+    pub async fn relay_ended(&mut self) {
+        // Nothing is ever sent: this answers when the other end is dropped.
+        let _ = self.relay.recv().await;
     }
 
     /// Says that everything taken so far is understood and no exchange is open, so that a drain may
@@ -206,6 +218,23 @@ mod tests {
         assert_eq!((second.side, second.stamp), (Side::Cloud, at(2)));
         assert!(matches!(copy.next().await, Some(Seen::End { side: Side::Cloud, clean: true, .. })));
         assert!(copy.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_is_lost_ends_at_once_and_hears_later_that_the_relay_ended() {
+        let (mut tee, mut copy) = bounded(Budget::new(1 << 20));
+        for n in 0..(QUEUE_CHUNKS_MAX + OWED_MAX + 1) as u64 {
+            tee.saw(if n % 2 == 0 { Side::Client } else { Side::Cloud }, at(n), b"x");
+        }
+        for _ in 0..QUEUE_CHUNKS_MAX {
+            assert!(copy.next().await.is_some());
+        }
+        assert!(copy.next().await.is_none(), "what was lost is known before the connection closes");
+        let ended = tokio::spawn(async move { copy.relay_ended().await });
+        tokio::task::yield_now().await;
+        assert!(!ended.is_finished(), "the relay goes on");
+        drop(tee);
+        ended.await.expect("no panic");
     }
 
     #[tokio::test]

@@ -145,6 +145,7 @@ impl Session {
     fn welcomed(&self, welcome: &v1::Welcome) {
         self.ticks.heard(welcome.incarnation, welcome.tick);
         self.queue().welcomed(welcome.last_sequence);
+        self.lapses_told_again();
         self.tally.connected(&self.name, true);
     }
 
