@@ -1,7 +1,9 @@
 //! The proxy between one pod and its clouds. Bytes pass unchanged; a copy of them is understood, cut
 //! into blocks and offered to the store. Read in the order of a byte: [`config`], [`bindings`], [`accept`],
 //! [`peek`], [`connection`] (the story), [`authority`], [`trust`], [`tls`], [`upstream`], [`leg`], [`relay`], [`tee`]
-//! with [`budget`] and [`ticks`]; then the copy's way, [`observe`]. May not enter here:
+//! with [`budget`] and [`ticks`]; then the copy's way, [`observe`]: understood by
+//! [`http`] and [`s3`] as an [`operation`], its content [`cut`] into blocks and put on [`offer`], its outcome told by the
+//! [`session`] as a [`record`] or a [`gap`], kept in the [`journal`] while the store is away. May not enter here:
 //! - anything that writes to a live socket: [`relay`] owns both, nothing else can reach them;
 //! - anything that lets live bytes wait for their copy: the tee is bounded, full means a gap;
 //! - Kubernetes: the binding arrives as a file, so this crate runs anywhere.
@@ -36,9 +38,9 @@ pub mod record;
 pub mod redirect;
 pub mod relay;
 pub mod run;
+pub mod s3;
 pub mod session;
 pub mod tally;
-pub mod s3;
 pub mod tee;
 pub mod ticks;
 pub mod tls;

@@ -184,6 +184,30 @@ async fn a_put_is_announced_then_its_blocks_go_and_only_then_is_it_recorded() {
 }
 
 #[tokio::test]
+async fn nothing_is_recorded_before_the_clouds_answer() {
+    let store = Scripted::default();
+    let serving = store.serve(free()).await;
+    let sidecar = Sidecar::start(serving.address, None);
+    sidecar.until_connected().await;
+    let (mut live, copy) = tee::bounded(Arc::clone(&sidecar.budget));
+    let observer = tokio::spawn(observe::observe(copy, Arc::clone(&sidecar.bound), Arc::clone(&sidecar.ctx)));
+    let head = format!("PUT /photos/a HTTP/1.1\r\nHost: cloud.test\r\nContent-Length: {}\r\n\r\n", 2 * BLOCK);
+    live.saw(Side::Client, sidecar.ticks.stamp(), &[head.as_bytes(), &pattern(2 * BLOCK)].concat());
+    let blocks =
+        |heard: &[Heard]| (heard.iter().filter(|heard| matches!(heard, Heard::Block(_))).count() == 2).then_some(());
+    store.until("both blocks", blocks).await;
+    let kinds: Vec<_> = store.told().iter().map(|(_, up)| record(up.message.as_ref().unwrap()).is_some()).collect();
+    assert_eq!(kinds, [false], "the intent, and no more: {:?}", store.told());
+    let asked = sidecar.ticks.stamp();
+    live.saw(Side::Cloud, asked, b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 0\r\n\r\n");
+    let recorded = store.until_told("the record", record).await;
+    assert_eq!(recorded.answer.unwrap().counter, asked.counter);
+    assert_eq!(recorded.head.unwrap().tick, 40, "what the store had said before the head went out");
+    drop(live);
+    observer.await.unwrap();
+}
+
+#[tokio::test]
 async fn known_blocks_do_not_travel_and_small_content_is_in_the_record() {
     let store = Scripted::default();
     store.set(|manners| manners.answer = |_, _| HAVE);
