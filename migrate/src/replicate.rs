@@ -30,7 +30,9 @@ pub mod upload;
 use preflight::Ready;
 use round::Tally;
 
-/// A round shorter than this is the last one: what comes later is carried over after the switch.
+/// A round shorter than this is the last one before verifying and before the switch, which the store refuses
+/// while anything came later: see [`force::insist`]. What is recorded at the source after the switch stays
+/// there.
 const ROUND_SHORT: Duration = Duration::from_secs(10);
 /// Where the first round begins. Everything that ever changed is asked for, deletes too: an earlier run may
 /// have sent what was deleted since. No object is older than the registration of its binding, tick 1.
@@ -75,7 +77,11 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
     let mut report =
         Report { command: "replicate", source: source.name.clone(), target: target.name.clone(), ..Report::default() };
     if source.id() == target.id() {
-        report.notes.push(format!("{} is in force already: nothing to do", target.name));
+        report.notes.push(format!(
+            "{} is in force already: nothing to do. What applications wrote to another provider since it came into \
+             force stays recorded there and is not carried over",
+            target.name
+        ));
         return Ok((Exit::Done, report));
     }
     let cloud = run.cloud(&target)?;
@@ -112,19 +118,26 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
         through = follow(&route, through).await?; // what came while it was verified
         verdict = Some(verified);
     }
+    let ready = route.exit(verdict.as_ref()) == Exit::Done;
+    let moved = match ready && !run.no_switch && !run.is_partial() {
+        true => route.switch(through, &confirmed, verdict.as_ref()).await?,
+        false => None,
+    };
     route.tell(&mut report, verdict.as_ref());
-    let exit = route.exit(verdict.as_ref());
-    if exit == Exit::Done && !run.no_switch && !run.is_partial() {
-        let unconfirmed = force::take(run, lease, &route.source, &route.target.identity, &confirmed).await?;
+    if let Some(force::Moved { through, unconfirmed }) = moved {
         progress.phase("InForce", &format!("{} is in force", target.name));
         report.notes.push(format!("{} is in force (changes carried up to tick {through})", target.name));
+        report.notes.push(format!(
+            "what applications write to {} from now on is recorded there and not carried over",
+            source.name
+        ));
         if unconfirmed > 0 {
             report
                 .notes
                 .push(format!("{unconfirmed} objects are unconfirmed: recorded since {} was last listed", source.name));
         }
     }
-    Ok((exit, report))
+    Ok((route.exit(verdict.as_ref()), report))
 }
 
 /// Carries round after round what changed since `through`, until a round is short.
@@ -166,6 +179,23 @@ impl Route {
             tally: Tally::default(),
             target,
         }))
+    }
+
+    /// Brings the target into force with everything recorded at the source so far.
+    async fn switch(
+        self: &Arc<Route>,
+        through: u64,
+        confirmed: &force::Confirmed,
+        verdict: Option<&Verdict>,
+    ) -> Result<Option<force::Moved>, Failure> {
+        let take = async |through| {
+            force::take(&self.run, &self.lease, &self.source, &self.target.identity, confirmed, through).await
+        };
+        let carry = async |through| {
+            let through = follow(self, through).await?;
+            Ok((self.exit(verdict) == Exit::Done).then_some(through))
+        };
+        force::insist(&self.run.source()?.name, through, force::PAUSE, take, carry).await
     }
 
     async fn verify(&self) -> Result<Verdict, Failure> {

@@ -503,7 +503,7 @@ async fn a_migration_lands_objects_and_moves_the_provider_in_force() {
         binding: "photos".into(),
         expected: A.into(),
         provider: B.into(),
-        accept_gaps: false,
+        ..v1::SetForceRequest::default()
     };
     let refused = migration.set_force(move_it.clone()).await.unwrap().into_inner();
     assert!(!refused.moved && refused.why_not.contains("backfill"), "{refused:?}");
@@ -517,6 +517,65 @@ async fn a_migration_lands_objects_and_moves_the_provider_in_force() {
     assert_eq!((&*entry.etag, &*entry.object.as_ref().unwrap().provider), ("e-b", B));
     assert_eq!(client.read(&entry, 0, 0).await.unwrap(), b"content");
     assert_eq!(migration.register(hello("photos", 0)).await.unwrap().into_inner().provider_in_force, "b");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_stays_in_force_while_it_has_what_was_not_carried() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.client("shop").await;
+    let mut session = client.session(hello("photos", 1)).await.unwrap();
+    let mut films = client.session(hello("films", 2)).await.unwrap();
+    accepted(session.put(object(A, "photos", "k"), b"carried", "e1").await);
+    let mut migration = client.migration();
+    let lease = Some(client.lease("photos").await.unwrap());
+    let carried = async |lease: &Option<v1::Lease>| {
+        let ask = v1::ChangesRequest { lease: lease.clone(), provider: A.into(), ..v1::ChangesRequest::default() };
+        let changes = harness::all(client.migration().changes(ask).await.unwrap().into_inner()).await.unwrap();
+        match changes.last().unwrap().change {
+            Some(v1::change::Change::ThroughTick(tick)) => tick,
+            _ => panic!("{changes:?}"),
+        }
+    };
+    let move_it = |through_tick: u64| v1::SetForceRequest {
+        lease: lease.clone(),
+        binding: "photos".into(),
+        expected: A.into(),
+        provider: B.into(),
+        accept_gaps: true, // says nothing of what can still be carried
+        through_tick,
+    };
+
+    let through = carried(&lease).await;
+    accepted(session.put(object(A, "photos", "k"), b"later", "e2").await);
+    let refused = migration.set_force(move_it(through)).await.unwrap().into_inner();
+    assert!(!refused.moved && refused.behind && refused.why_not.contains("recorded"), "{refused:?}");
+
+    // An announced write is waited for; a delete is a change like any other.
+    let intent = |operation: u64, object: v1::ObjectRef, head: Option<v1::Stamp>| {
+        let (object, kind) = (Some(object), String::from("put"));
+        Up::Intent(v1::Intent { operation, object, kind, head, ..v1::Intent::default() })
+    };
+    let head = session.stamp();
+    accepted(session.say(intent(1, object(A, "photos", "k"), head)).await);
+    let through = carried(&lease).await;
+    let refused = migration.set_force(move_it(through)).await.unwrap().into_inner();
+    assert!(!refused.moved && refused.behind && refused.why_not.contains("under way"), "{refused:?}");
+    let answer = session.stamp();
+    let gone = v1::DeleteObject { object: Some(object(A, "photos", "k")), ..v1::DeleteObject::default() };
+    accepted(session.say(recorded(1, v1::write::Change::Delete(gone), head, answer)).await);
+    assert!(migration.set_force(move_it(through)).await.unwrap().into_inner().behind, "the delete was not carried");
+
+    // Writes to the target and another binding's are nobody's concern here.
+    let through = carried(&lease).await;
+    let head = session.stamp();
+    accepted(session.say(intent(2, object(B, "photos", "k"), head)).await);
+    let head = films.stamp();
+    accepted(films.say(intent(1, object(A, "films", "k"), head)).await);
+    accepted(films.put(object(A, "films", "other"), b"not ours", "e3").await);
+    let moved = migration.set_force(move_it(through)).await.unwrap().into_inner();
+    assert!(moved.moved && !moved.behind && moved.why_not.is_empty(), "{moved:?}");
     server.stop().await;
 }
 

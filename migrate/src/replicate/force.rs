@@ -1,6 +1,7 @@
 //! Bringing the target into force: only when the source has confirmed what the store holds, or does not
-//! answer and nothing is in doubt.
+//! answer and nothing is in doubt; and only together with everything recorded at the source so far.
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use hawser_api::binding::Provider;
 use hawser_api::v1;
@@ -89,25 +90,122 @@ fn gaps_open(gaps: u64) -> String {
     )
 }
 
-/// Moves the provider in force; gives the number of unconfirmed objects.
+/// Attempts to bring the target into force before it is said that the applications write too fast.
+const ATTEMPTS_MAX: u32 = 20;
+/// The pause before a second attempt; before each further one it is so much longer. Together they outlast
+/// the store's session lease (30 s), after which a write that nobody speaks of any more is a gap.
+pub const PAUSE: Duration = Duration::from_millis(200);
+
+/// The store's answer to one attempt.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The target is in force.
+    Moved {
+        /// Objects that the source has not confirmed.
+        unconfirmed: u64,
+    },
+    /// The source has, or may yet have, what is not at the target.
+    Behind,
+}
+
+/// The target is in force.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// What was carried.
+    pub through: u64,
+    /// Objects that the source has not confirmed.
+    pub unconfirmed: u64,
+}
+
+/// Tries with `take` until the target is in force; what came to the source before an attempt, `carry` brings
+/// to the target before the next. `None` when carrying it met something that forbids the switch.
+pub async fn insist(
+    source: &str,
+    mut through: u64,
+    pause: Duration,
+    mut take: impl AsyncFnMut(u64) -> Result<Taken, Failure>,
+    mut carry: impl AsyncFnMut(u64) -> Result<Option<u64>, Failure>,
+) -> Result<Option<Moved>, Failure> {
+    for attempt in 1..=ATTEMPTS_MAX {
+        if let Taken::Moved { unconfirmed } = take(through).await? {
+            return Ok(Some(Moved { through, unconfirmed }));
+        }
+        tokio::time::sleep(pause * attempt).await;
+        let Some(carried) = carry(through).await? else { return Ok(None) };
+        through = carried;
+    }
+    Err(Failure::failed(format!(
+        "applications still write to {source} faster than it can be switched, so it stays in force: let them rest \
+         for a moment, or point them elsewhere, and start this command again; nothing is sent twice"
+    )))
+}
+
+/// Moves the provider in force, if everything recorded at the source was carried by `through`.
 pub async fn take(
     run: &Run,
     lease: &v1::Lease,
     source: &str,
     target: &str,
     confirmed: &Confirmed,
-) -> Result<u64, Failure> {
+    through: u64,
+) -> Result<Taken, Failure> {
     let request = v1::SetForceRequest {
         lease: Some(lease.clone()),
         binding: run.binding.name().to_owned(),
         expected: source.to_owned(),
         provider: target.to_owned(),
         accept_gaps: run.accept_missing,
+        through_tick: through,
     };
     let doing = "move the provider in force";
     let reply = run.store.migration.clone().set_force(request).await.map_err(refusal(doing))?.into_inner();
-    if !reply.moved {
-        return Err(Failure::GapsLeft(format!("{doing}: {}", reply.why_not)));
+    match (reply.moved, reply.behind) {
+        (true, _) if *confirmed == Confirmed::BySource => Ok(Taken::Moved { unconfirmed: 0 }),
+        (true, _) => Ok(Taken::Moved { unconfirmed: reply.unconfirmed }),
+        (false, true) => Ok(Taken::Behind),
+        (false, false) => Err(Failure::GapsLeft(format!("{doing}: {}", reply.why_not))),
     }
-    Ok(if *confirmed == Confirmed::BySource { 0 } else { reply.unconfirmed })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A source that is written to before each of so many attempts; gives how it ended and the rounds.
+    async fn follow(writes: u64, forbids_at: Option<u64>) -> (Result<Option<Moved>, Failure>, u64) {
+        let (mut written, mut rounds) = (0, 0);
+        let take = async |through: u64| {
+            written = (written + 1).min(writes);
+            Ok(if through == written { Taken::Moved { unconfirmed: 0 } } else { Taken::Behind })
+        };
+        let carry = async |through: u64| {
+            rounds += 1;
+            Ok((forbids_at != Some(rounds)).then_some(through + 1))
+        };
+        let outcome = insist("garage", 0, Duration::ZERO, take, carry).await;
+        (outcome, rounds)
+    }
+
+    #[tokio::test]
+    async fn what_was_written_before_an_attempt_is_carried_before_the_next() {
+        let moved = |through| Some(Moved { through, unconfirmed: 0 });
+        let rows = [
+            ("a quiet source", 0, None, moved(0), 0),
+            ("three writes", 3, None, moved(3), 3),
+            ("a conflict in the second round", 3, Some(2), None, 2),
+        ];
+        for (what, writes, forbids_at, wanted, rounds) in rows {
+            let (outcome, carried) = follow(writes, forbids_at).await;
+            assert_eq!((outcome.unwrap(), carried), (wanted, rounds), "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_never_rests_stays_in_force() {
+        let (outcome, rounds) = follow(u64::MAX, None).await;
+        let failure = outcome.unwrap_err();
+        assert_eq!((failure.exit(), rounds), (crate::failure::Exit::Failed, u64::from(ATTEMPTS_MAX)), "{failure}");
+        assert!(failure.story().contains("still write to garage"), "{failure}");
+    }
 }

@@ -4,12 +4,21 @@ use hawser_api::v1;
 
 use super::apply::Apply;
 use super::entry::Leased;
-use super::rows::{BindingRow, BucketRow, CHANGES, FACTS, ForceRow, KEYS, KeyBytes, KeyRow, Rows, decode, take_text};
+use super::intents::intent_keys;
+use super::rows::{
+    BindingRow, BucketRow, CHANGES, FACTS, ForceRow, IntentRow, KEYS, KeyBytes, KeyRow, Rows, decode, take_text,
+};
 use crate::index::{IndexError, Keys};
 use crate::names::DomainId;
 
 /// What a migration hears that lost its lease.
 pub(crate) const FENCED: &str = "the lease was lost: another migration holds the binding, or it ran out";
+
+/// Why a provider stays in force: what would be left behind.
+pub(crate) const CHANGED: &str = "something was recorded at the provider in force after what was carried";
+
+/// Why a provider stays in force: what may yet come.
+pub(crate) const UNDER_WAY: &str = "a write to the provider in force is under way";
 
 /// A provider came into force so often that the oldest lines of its history go.
 const HISTORY_MAX: usize = 100;
@@ -51,7 +60,7 @@ impl Apply<'_, '_> {
         Ok(lease.is_some_and(|lease| lease.id == row.id && lease.epoch == row.epoch && !row.released))
     }
 
-    /// Moves the provider in force, if it still is the expected one.
+    /// Moves the provider in force, if it still is the expected one and leaves nothing behind.
     pub(crate) fn forced(&mut self, forced: v1::SetForceRequest) -> Result<(), IndexError> {
         let key = binding_key(self.domain, &self.binding);
         let Some(mut row) = self.batch.row::<BindingRow>(FACTS, &key)? else {
@@ -66,6 +75,12 @@ impl Apply<'_, '_> {
             self.answer.refused = format!("{} is in force", row.force);
             return Ok(());
         }
+        if forced.through_tick != 0
+            && let Some(why) = self.left_behind(&row, forced.through_tick)?
+        {
+            self.answer.refused = why.into();
+            return Ok(());
+        }
         row.force.clone_from(&forced.provider);
         row.history.push(ForceRow { provider: forced.provider, tick: self.tick, at_unix: self.unix });
         if row.history.len() > HISTORY_MAX {
@@ -73,6 +88,28 @@ impl Apply<'_, '_> {
         }
         self.put(FACTS, &key, &row);
         Ok(())
+    }
+
+    /// Whether the provider in force has, or may yet have, what nobody carried who knows it up to `through`.
+    fn left_behind(&self, row: &BindingRow, through: u64) -> Result<Option<&'static str>, IndexError> {
+        let stem = super::rows::changes(self.domain, &row.force);
+        let keys = stem.keys().starting_at(&stem.clone().number(through.saturating_add(1)).0);
+        for pair in self.batch.scan(CHANGES, &keys) {
+            let (key, _) = pair?;
+            let Some((bucket, _)) = key.get(stem.0.len() + 8..).and_then(take_text) else { continue };
+            if store_bucket(&row.hello, &row.force, &String::from_utf8_lossy(&bucket)).is_some() {
+                return Ok(Some(CHANGED));
+            }
+        }
+        let keys = intent_keys(self.domain);
+        for pair in self.batch.scan(FACTS, &keys) {
+            let IntentRow { intent, binding } = decode(FACTS, &pair?.1)?;
+            // A part's counts too: a Complete that waits for it is no change yet.
+            if binding == self.binding && intent.object.is_some_and(|object| object.provider == row.force) {
+                return Ok(Some(UNDER_WAY));
+            }
+        }
+        Ok(None)
     }
 }
 

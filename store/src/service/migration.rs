@@ -14,8 +14,8 @@ use super::reading::paged;
 use super::{Held, Migrating, Service, blocking, commit_status, list_status};
 use crate::catalog::entry::{BackfillBegun, BackfillEnded, Checkpointed, Fact, Leased};
 use crate::catalog::{
-    Answer, BackfillRow, BindingRow, Catalog, FACTS, FENCED, Later, Rows, Said, backfill_key, compare, decode,
-    lease_key, lease_keys,
+    Answer, BackfillRow, BindingRow, CHANGED, Catalog, FACTS, FENCED, Later, Rows, Said, UNDER_WAY, backfill_key,
+    compare, decode, lease_key, lease_keys,
 };
 use crate::domain::Domain;
 use crate::index::IndexError;
@@ -315,7 +315,8 @@ impl v1::migration_server::Migration for Migrating {
             let (_, answer) = service.commit(&domain, &binding, Fact::Forced(request)).await?;
             answer.refused
         };
-        Ok(Response::new(v1::SetForceReply { moved: why_not.is_empty(), why_not, unconfirmed }))
+        let behind = why_not == CHANGED || why_not == UNDER_WAY;
+        Ok(Response::new(v1::SetForceReply { moved: why_not.is_empty(), why_not, unconfirmed, behind }))
     }
 
     async fn report_progress(&self, request: Request<v1::Progress>) -> Result<Response<v1::Done>, Status> {
