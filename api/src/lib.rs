@@ -6,6 +6,7 @@
 
 pub mod binding;
 pub mod block;
+pub mod change;
 pub mod connect;
 pub mod gap;
 pub mod hosts;

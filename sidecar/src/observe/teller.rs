@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_api::{BlockSize, GapReason, v1};
+use hawser_api::{BlockSize, GapReason, change, v1};
 
 use super::{Ctx, Working};
 use crate::bindings::Bound;
@@ -459,19 +459,19 @@ impl Ended {
 fn word(kind: WriteKind) -> &'static str {
     match kind {
         WriteKind::Put => "put",
-        WriteKind::CreateMultipart => "create upload",
+        WriteKind::CreateMultipart => change::CREATE_UPLOAD,
         WriteKind::PutPart => "part",
         WriteKind::CopyPart => "part copy",
         WriteKind::CompleteMultipart => "complete",
-        WriteKind::AbortMultipart => "abort",
-        WriteKind::Copy => "copy",
+        WriteKind::AbortMultipart => change::ABORT,
+        WriteKind::Copy => change::COPY,
         WriteKind::Delete => "delete",
         WriteKind::DeleteMany => "delete many",
-        WriteKind::SetTags => "tags",
-        WriteKind::SetAcl => "acl",
-        WriteKind::SetLock => "lock",
+        WriteKind::SetTags => change::TAGS,
+        WriteKind::SetAcl => change::ACL,
+        WriteKind::SetLock => change::LOCK,
         WriteKind::CreateBucket => "create bucket",
         WriteKind::DeleteBucket => "delete bucket",
-        WriteKind::Unsupported => "a change that is not captured",
+        WriteKind::Unsupported => change::NOT_CAPTURED,
     }
 }

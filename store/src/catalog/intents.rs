@@ -1,7 +1,7 @@
 //! Intents: writes that were announced and have no outcome yet. What becomes of them when nobody will tell it
 //! is a gap.
 
-use hawser_api::{GapReason, GapScope, v1};
+use hawser_api::{GapReason, GapScope, change, v1};
 
 use super::apply::Apply;
 use super::entry::{Lost, span};
@@ -67,7 +67,7 @@ impl Apply<'_, '_> {
 
     fn lost_intent(&mut self, intent: &v1::Intent) -> Result<(), IndexError> {
         // A part alone changes no object; whoever completes without it makes the gap.
-        if intent.part_number != 0 || matches!(intent.kind.as_str(), "create_upload" | "abort") {
+        if intent.part_number != 0 || change::changes_no_object(&intent.kind) {
             return Ok(());
         }
         let object = intent.object.clone().unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use hawser_api::v1::write::Change;
-use hawser_api::{GapReason, v1};
+use hawser_api::{GapReason, change, v1};
 use prost::Message;
 
 use super::apply::{Answer, apply};
@@ -248,6 +248,20 @@ fn a_lost_intent_is_closed_by_its_own_outcome_however_late() {
         assert!(told.entry(2, Fact::Journalled(journalled)).repeated);
         assert_eq!(told.shown("k"), "e1");
     });
+}
+
+#[test]
+fn a_lost_intent_that_changes_no_object_is_no_gap() {
+    for (kind, open) in [("put", 1), (change::TAGS, 1), ("delete", 1), (change::CREATE_UPLOAD, 0), (change::ABORT, 0)] {
+        told(|told| {
+            let object = Some(object("k"));
+            let intent = v1::Intent { operation: 3, object, kind: kind.into(), ..v1::Intent::default() };
+            told.commit(Fact::Intent(intent));
+            let session = vec![told.session; 16].into();
+            told.commit(Fact::Lost(Lost { session, operations: Vec::new(), all: true }));
+            assert_eq!(told.gaps().len(), open, "{kind}");
+        });
+    }
 }
 
 #[test]
