@@ -106,6 +106,21 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
+    /// Whether this key may have a current version whose record has not come: a write that makes one is on
+    /// its way, or a Complete waits for a part.
+    pub(crate) fn version_on_its_way(&self, at: &Address) -> Result<bool, IndexError> {
+        let stem = intents_at(at);
+        for pair in self.batch.scan(FACTS, &stem.keys()) {
+            let (key, _) = pair?;
+            let whose = KeyBytes::letter(b'I', at.domain).bytes(&key[stem.0.len()..]).0;
+            let row: IntentRow = self.batch.row(FACTS, &whose)?.unwrap_or_default();
+            if row.intent.part_number == 0 && !change::keeps_content(&row.intent.kind) {
+                return Ok(true);
+            }
+        }
+        Ok(self.gaps_at(at)?.iter().any(|gap| gap.reason == GapReason::UnknownPart.as_str()))
+    }
+
     /// Whether a write of this key is on its way.
     pub(crate) fn has_intent(&self, at: &Address) -> Result<bool, IndexError> {
         has_intent(&*self.batch, at)
@@ -114,8 +129,7 @@ impl Apply<'_, '_> {
 
 /// Whether a write of this key is on its way.
 pub(crate) fn has_intent(rows: &impl Rows, at: &Address) -> Result<bool, IndexError> {
-    let stem = KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0);
-    Ok(rows.scan(FACTS, &stem.keys()).next().transpose()?.is_some())
+    Ok(rows.scan(FACTS, &intents_at(at).keys()).next().transpose()?.is_some())
 }
 
 fn keys_of(intent: &v1::Intent) -> Vec<bytes::Bytes> {
@@ -145,6 +159,11 @@ pub(crate) fn session_intent_keys(domain: DomainId, session: &[u8]) -> Keys {
     KeyBytes::letter(b'I', domain).bytes(session).keys()
 }
 
+/// What the keys of a key's open intents begin with; session and operation follow.
+fn intents_at(at: &Address) -> KeyBytes {
+    KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0)
+}
+
 fn intent_at_key(at: &Address, session: &[u8], operation: u64) -> Vec<u8> {
-    KeyBytes::letter(b'i', at.domain).bytes(&at.stem().0).bytes(session).number(operation).0
+    intents_at(at).bytes(session).number(operation).0
 }

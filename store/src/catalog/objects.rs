@@ -183,24 +183,32 @@ impl Apply<'_, '_> {
         let candidates = self.candidates(&at, &head)?;
         if !version_id.is_empty() && !candidates.iter().any(|row| row.version_id == version_id) {
             // A version that is not current: nothing orders within it but what its bucket keeps.
-            if let Some(mut row) = self.version_of_id(&at, version_id)? {
-                change(&mut row.metadata);
-                self.put(VERSIONS, &at.at(row.tick), &row);
-            }
+            let Some(mut row) = self.version_of_id(&at, version_id)? else {
+                return self.metadata_in_doubt(&at, "metadata of a version that is not recorded", span);
+            };
+            change(&mut row.metadata);
+            self.put(VERSIONS, &at.at(row.tick), &row);
             return Ok(());
         }
         if candidates.iter().any(|row| order::precedes(span, &row.span)) {
             return Ok(()); // overwritten since, with the object that it changed
         }
-        let [base] = &candidates[..] else {
-            // Nothing is known of the key, or several versions may be the one that was changed.
-            if !candidates.is_empty() {
-                let gap = self.key_gap(&at, GapReason::UnknownSource, "metadata of one of several versions", span);
-                self.open_gap(gap)?;
-            }
-            return Ok(());
+        // The record of the write that made what was changed may come after this one.
+        if version_id.is_empty() && self.version_on_its_way(&at)? {
+            return self.metadata_in_doubt(&at, "metadata of a write whose record had not come", span);
+        }
+        let base = match &candidates[..] {
+            [base] => base,
+            // A backfill that read the object before this change may still tell it.
+            [] => return self.metadata_in_doubt(&at, "metadata of an object that is not recorded", span),
+            _ => return self.metadata_in_doubt(&at, "metadata of one of several versions", span),
         };
         if base.kind() != Kind::Object {
+            // Something was there to be changed after the object had gone.
+            if order::precedes(&base.span, span) {
+                let gap = self.key_gap(&at, GapReason::UnseenVersion, "metadata changed of what was gone", span);
+                self.open_gap(gap)?;
+            }
             return Ok(());
         }
         let extents = self.manifest(&at, base.tick)?;
@@ -219,6 +227,12 @@ impl Apply<'_, '_> {
         head.candidates.push(self.tick);
         self.put_version(&at, NewVersion { row, extents })?;
         self.serve(&at, head, "record")
+    }
+
+    /// A change of metadata that cannot be put on the version that it met.
+    fn metadata_in_doubt(&mut self, at: &Address, detail: &str, span: &Span) -> Result<(), IndexError> {
+        let gap = self.key_gap(at, GapReason::UnknownSource, detail, span);
+        self.open_gap(gap).map(drop)
     }
 
     /// The cloud removed one version for good.

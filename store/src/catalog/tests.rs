@@ -372,12 +372,86 @@ fn a_copy_takes_a_source_that_is_certain_or_leaves_a_gap() {
     });
 }
 
+fn tag_version(value: &str, version_id: &str) -> Change {
+    let tags = [("t".to_owned(), value.to_owned())].into_iter().collect();
+    Change::SetTags(v1::SetTags { object: Some(object("k")), version_id: version_id.into(), tags })
+}
+
+fn tag(value: &str) -> Change {
+    tag_version(value, "")
+}
+
+#[test]
+fn tags_that_overtake_the_record_of_their_object_are_in_doubt() {
+    type Before = Box<dyn Fn(&mut Told<'_, '_>)>;
+    let rows: Vec<(&str, Before, &str, &[&str])> = vec![
+        ("nothing is on its way", Box::new(|told| told.write(put("k", "e1", ""))), "", &[]),
+        ("a first PUT", Box::new(|told| _ = told.intent(3, "k")), "", &["UnknownSource"]),
+        (
+            "a second PUT",
+            Box::new(|told| {
+                told.write(put("k", "e1", ""));
+                told.intent(3, "k");
+            }),
+            "",
+            &["UnknownSource"],
+        ),
+        (
+            "other tags",
+            Box::new(|told| {
+                told.write(put("k", "e1", ""));
+                let object = Some(object("k"));
+                let kind = change::TAGS.into();
+                told.commit(Fact::Intent(v1::Intent { operation: 3, object, kind, ..v1::Intent::default() }));
+            }),
+            "",
+            &[],
+        ),
+        (
+            "a Complete that waits",
+            Box::new(|told| {
+                told.write(put("k", "e1", ""));
+                let create = v1::CreateUpload { object: Some(object("k")), upload_id: "u".into(), metadata: None };
+                told.write(Change::CreateUpload(create));
+                told.write(Change::Complete(v1::CompleteUpload {
+                    object: Some(object("k")),
+                    upload_id: "u".into(),
+                    parts: vec![v1::CompletedPart { part_number: 1, etag: "p".into() }],
+                    ..v1::CompleteUpload::default()
+                }));
+            }),
+            "",
+            &["UnknownPart", "UnknownSource"],
+        ),
+        ("a key that is not recorded", Box::new(|_| {}), "", &["UnknownSource"]),
+        ("a named version", Box::new(|told| told.write(put("k", "e1", "v1"))), "v1", &[]),
+        (
+            "a named version that is not recorded",
+            Box::new(|told| told.write(put("k", "e1", "v1"))),
+            "v2",
+            &["UnknownSource"],
+        ),
+        (
+            "an object that had gone",
+            Box::new(|told| {
+                told.write(put("k", "e1", ""));
+                told.write(delete("k", ""));
+            }),
+            "",
+            &["UnseenVersion"],
+        ),
+    ];
+    for (case, before, version_id, wanted) in rows {
+        told(|told| {
+            before(told);
+            told.write(tag_version("1", version_id));
+            assert_eq!(told.gaps(), wanted, "{case}");
+        });
+    }
+}
+
 #[test]
 fn tags_that_overlap_a_write_are_in_doubt() {
-    let tag = |value: &str| {
-        let tags = [("t".to_owned(), value.to_owned())].into_iter().collect();
-        Change::SetTags(v1::SetTags { object: Some(object("k")), version_id: String::new(), tags })
-    };
     let tags_of = |told: &Told<'_, '_>| {
         let head: KeyRow = told.batch.row(KEYS, &at("k").head()).unwrap().unwrap();
         let row: VersionRow = told.batch.row(VERSIONS, &at("k").at(head.served)).unwrap().unwrap();
@@ -408,8 +482,7 @@ fn a_write_that_comes_late_does_not_slip_under_tags_that_were_set_on_it() {
     told(|told| {
         told.write(put("k", "e1", ""));
         let (head, answer) = (told.stamp(), told.stamp());
-        let tags = [("t".to_owned(), "1".to_owned())].into_iter().collect();
-        told.write(Change::SetTags(v1::SetTags { object: Some(object("k")), version_id: String::new(), tags }));
+        told.write(tag("1"));
         // This PUT was answered before the tags were set, and its record comes now: the tags were set on it.
         told.record(0, put("k", "e2", ""), head, answer);
         assert_eq!(told.gaps(), ["Concurrent"]);
