@@ -7,7 +7,7 @@ use hawser_api::{GapReason, GapScope, v1};
 use super::apply::Apply;
 use super::rows::{
     Address, BucketRow, CHANGES, Extent, FACTS, GapRow, HISTORY, KEYS, KeyBytes, KeyRow, Kind, MANIFESTS, ManifestRow,
-    Origin, Rows, TotalsRow, VERSIONS, VersionRow, bucket, decode, tick_of,
+    Origin, RemovedRow, RemovedVersion, Rows, TotalsRow, VERSIONS, VersionRow, bucket, decode, tick_of,
 };
 use crate::index::IndexError;
 use crate::order::{self, Span};
@@ -16,6 +16,13 @@ use crate::order::{self, Span};
 /// An older version that would have beaten it is not seen, and the write stands as one more candidate: a
 /// gap too many.
 const PAST_MAX: usize = 64;
+
+/// Removed versions of a key that are remembered in case their records are still to come: more than a key
+/// has writes on their way.
+const REMOVED_MAX: usize = 64;
+
+/// What S3 calls the version that a bucket without versioning keeps.
+const NULL_VERSION: &str = "null";
 
 /// A version that is not yet written down.
 pub(crate) struct NewVersion {
@@ -75,6 +82,9 @@ impl Apply<'_, '_> {
 
     /// Takes a confirmed write of a key into account: the version, the candidates, the gaps that it closes.
     pub(crate) fn place(&mut self, at: &Address, new: NewVersion) -> Result<(), IndexError> {
+        if self.was_removed(at, &new.row.version_id)? {
+            return Ok(()); // what was current without it still is
+        }
         let mut head = self.head(at)?;
         let candidates = self.candidates(at, &head)?;
         let spans: Vec<&Span> = candidates.iter().map(|row| &row.span).collect();
@@ -237,7 +247,9 @@ impl Apply<'_, '_> {
 
     /// The cloud removed one version for good.
     fn remove_version(&mut self, at: &Address, version_id: &str, span: &Span) -> Result<(), IndexError> {
-        let Some(mut removed) = self.version_of_id(at, version_id)? else { return Ok(()) };
+        let Some(mut removed) = self.version_of_id(at, version_id)? else {
+            return self.removed_early(at, version_id, span);
+        };
         let mut head = self.head(at)?;
         let was_candidate = head.candidates.contains(&removed.tick);
         let was_served = head.served == removed.tick;
@@ -275,6 +287,34 @@ impl Apply<'_, '_> {
             self.open_gap(gap)?;
         }
         Ok(())
+    }
+
+    /// A version was removed that is not recorded, or not yet: its record must not bring it back.
+    fn removed_early(&mut self, at: &Address, version_id: &str, span: &Span) -> Result<(), IndexError> {
+        if version_id == NULL_VERSION {
+            // The next write without versioning has the same id.
+            if self.version_on_its_way(at)? {
+                let gap = self.key_gap(at, GapReason::UnseenVersion, "the null version was removed", span);
+                self.open_gap(gap)?;
+            }
+            return Ok(());
+        }
+        let key = removed_key(at);
+        let mut row: RemovedRow = self.batch.row(FACTS, &key)?.unwrap_or_default();
+        row.versions.push(RemovedVersion { version_id: version_id.into() });
+        if row.versions.len() > REMOVED_MAX {
+            row.versions.remove(0);
+        }
+        self.put(FACTS, &key, &row);
+        Ok(())
+    }
+
+    fn was_removed(&self, at: &Address, version_id: &str) -> Result<bool, IndexError> {
+        if version_id.is_empty() {
+            return Ok(false);
+        }
+        let row: RemovedRow = self.batch.row(FACTS, &removed_key(at))?.unwrap_or_default();
+        Ok(row.versions.iter().any(|removed| removed.version_id == version_id))
     }
 
     /// The version that was current before `tick` and that the cloud still keeps.
@@ -485,6 +525,10 @@ pub(crate) fn extents_of(body: Option<&v1::Body>) -> Vec<Extent> {
 
 pub(crate) fn bucket_key(domain: crate::names::DomainId, provider: &str, bucket: &str) -> Vec<u8> {
     KeyBytes::letter(b'N', domain).text(provider.as_bytes()).text(bucket.as_bytes()).0
+}
+
+fn removed_key(at: &Address) -> Vec<u8> {
+    KeyBytes::letter(b'R', at.domain).bytes(&at.stem().0).0
 }
 
 pub(crate) fn totals_key(domain: crate::names::DomainId) -> Vec<u8> {

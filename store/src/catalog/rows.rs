@@ -353,6 +353,18 @@ pub(crate) struct GapRow {
     pub(crate) saw_absence: bool,
 }
 
+/// Versions of one key that the cloud removed before their records came, the latest last.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RemovedRow {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) versions: Vec<RemovedVersion>,
+}
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RemovedVersion {
+    #[prost(string, tag = "1")]
+    pub(crate) version_id: String,
+}
+
 /// A multipart upload.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct UploadRow {

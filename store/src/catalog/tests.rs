@@ -313,6 +313,32 @@ fn removing_the_current_version_brings_the_one_before_back() {
 }
 
 #[test]
+fn a_version_that_was_removed_before_its_record_came_stays_gone() {
+    for (before, shown) in [("e1", "e1"), ("", "")] {
+        told(|told| {
+            if !before.is_empty() {
+                told.write(put("k", before, "v1"));
+            }
+            let (head, answer) = (told.intent(3, "k"), told.stamp());
+            told.write(delete("k", "v2"));
+            told.record(3, put("k", "e2", "v2"), head, answer);
+            assert_eq!((told.shown("k"), told.gaps().len()), (shown.into(), 0));
+            told.write(put("k", "e3", "v3"));
+            assert_eq!((told.shown("k"), told.gaps().len()), ("e3".into(), 0), "another version");
+        });
+    }
+    told(|told| {
+        let (head, answer) = (told.intent(3, "k"), told.stamp());
+        told.write(delete("k", "null"));
+        assert_eq!(told.gaps(), ["UnseenVersion"]);
+        told.record(3, put("k", "e2", "null"), head, answer);
+        assert_eq!((told.shown("k"), told.gaps().len()), ("e2".into(), 1), "in doubt until the cloud says");
+        told.head("k", "");
+        assert_eq!((told.shown("k"), told.gaps().len()), (String::new(), 0));
+    });
+}
+
+#[test]
 fn a_copy_takes_a_source_that_is_certain_or_leaves_a_gap() {
     let copy = |etag: &str, version_id: &str| {
         Change::Copy(v1::CopyObject {
