@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -179,10 +180,14 @@ pub async fn observe(copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>) {
     let working = ctx.work();
     let runtime = ctx.runtime.clone();
     // It fails only when the process ends: a panic is caught where it can be told.
-    let _ = runtime.spawn(take(copy, bound, ctx, working)).await;
+    let _ =
+        runtime.spawn(take(copy, bound, ctx, working, |copy, bound, ctx| understand(copy, bound, ctx).boxed())).await;
 }
 
-async fn take(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>, working: Working) {
+/// How a copy is understood: a parameter, so that a test can do it badly.
+type Understand = for<'a> fn(&'a mut Copy, &'a Arc<Bound>, &'a Arc<Ctx>) -> BoxFuture<'a, ()>;
+
+async fn take(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>, working: Working, understand: Understand) {
     let understood = AssertUnwindSafe(understand(&mut copy, &bound, &ctx)).catch_unwind().await;
     if understood.is_err() {
         // Writes that were under way became gaps as they were dropped; those that follow are nobody's.
@@ -220,4 +225,62 @@ async fn understand(copy: &mut Copy, bound: &Arc<Bound>, ctx: &Arc<Ctx>) {
     teller.tell(events.drain(..));
     // A copy that was lost on the way leaves a lapse behind, which lasts as long as bytes may pass.
     copy.relay_ended().await;
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Instant;
+
+    use super::*;
+    use crate::tee::{Side, bounded};
+
+    fn bound() -> Arc<Bound> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("binding.yaml");
+        let manifest = "apiVersion: hawser.dev/v1alpha1\nkind: CloudBinding\nmetadata: {name: photos, namespace: shop}\nspec:\n  provider: a\n  providers:\n  - {name: a, s3: {endpoint: \"http://cloud.test\"}}\n  buckets: [{name: photos}]\n";
+        std::fs::write(&file, manifest).unwrap();
+        let (bindings, _) = crate::bindings::open(&file, Arc::new(Metrics::registered())).unwrap();
+        Arc::new(bindings.table().bound("cloud.test", 80).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_bug_of_ours_is_a_lapse_of_the_binding_until_its_connection_ends() {
+        let (ticks, budget, metrics) =
+            (Arc::new(Ticks::default()), Budget::new(1 << 20), Arc::new(Metrics::registered()));
+        let tally = Arc::new(Tally::registered(&metrics));
+        // Nobody listens there: what is told stays with us.
+        let place = Place { url: "http://127.0.0.1:1".into(), token_file: None, ca_file: None };
+        let journal = Arc::new(Journal::in_memory());
+        let runtime = Handle::current();
+        let (counts, stamps) = (Arc::clone(&tally), Arc::clone(&ticks));
+        let sessions = Sessions::new(place, journal, Arc::clone(&budget), stamps, counts, runtime.clone());
+        let ctx = Arc::new(Ctx::on(runtime, sessions, Arc::clone(&budget), tally));
+        ctx.lend(Lapses::new(Arc::clone(&ticks), Arc::clone(&metrics), Box::new(|_| {})));
+        let (mut live, copy) = bounded(Arc::clone(&budget));
+
+        let broken: Understand = |copy, _, _| {
+            async move {
+                copy.next().await;
+                panic!("a bug");
+            }
+            .boxed()
+        };
+        let taken = tokio::spawn(take(copy, bound(), Arc::clone(&ctx), ctx.work(), broken));
+        live.saw(Side::Client, ticks.stamp(), b"PUT ");
+        let shows = |line: &str| metrics.text().lines().any(|shown| shown == line);
+        let lapse = |open: u8| format!("hawser_sidecar_lapses{{binding=\"shop/photos\",reason=\"unparsed\"}} {open}");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !shows(&lapse(1)) {
+            assert!(Instant::now() < deadline, "no lapse: {}", metrics.text());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(shows("hawser_sidecar_observer_panics_total 1"));
+        live.saw(Side::Client, ticks.stamp(), b"/photos/a");
+        drop(live);
+        taken.await.unwrap();
+        assert!(shows(&lapse(0)));
+        assert_eq!((budget.used(), *ctx.work.borrow()), (0, 0));
+    }
 }
