@@ -128,11 +128,18 @@ impl Apply<'_, '_> {
             self.put(FACTS, &binding_key, &binding);
         }
         for gap in open(&*self.batch, self.domain, &row.binding)? {
-            if closed_by_backfill(&gap, &row.begun) {
+            if closed_by_backfill(&gap, &row.begun) && !self.lacks_metadata(&gap)? {
                 self.close_gap(gap.id, "backfill")?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a gap is of metadata of an object that is there: the reading of it that showed its tags would
+    /// have closed it.
+    fn lacks_metadata(&self, gap: &GapRow) -> Result<bool, IndexError> {
+        let of_one = gap.of_metadata && gaps::of_key(gap);
+        Ok(of_one && self.head(&Address::of(self.domain, &gap.object))?.present)
     }
 }
 

@@ -3,7 +3,7 @@
 //! complete backfill), folded where there are too many.
 
 use hawser_api::gap::ClosedBySighting;
-use hawser_api::{GapReason, GapScope, v1};
+use hawser_api::{GapReason, GapScope, change, v1};
 
 use super::apply::Apply;
 use super::entry::span;
@@ -28,6 +28,7 @@ impl Apply<'_, '_> {
             version_id: found.version_id,
             etag: found.etag,
             reason: GapReason::from_wire(&found.reason).as_str().into(),
+            of_metadata: change::may_keep_the_etag(&found.detail),
             detail: found.detail,
             span: span(&self.session, found.head.as_ref(), found.end.as_ref(), self.tick),
             session: if found.operation == 0 { Default::default() } else { self.session.clone() },
@@ -150,7 +151,9 @@ impl Apply<'_, '_> {
             if reason == GapReason::Concurrent {
                 continue; // closes with its candidates
             }
-            let later = reason.closed_by_later_write() && order::precedes(&gap.span, &row.span);
+            // What was lost of metadata goes with the object, once it can overtake the write no more.
+            let settled = gap.of_metadata && gap.settled != 0 && gap.settled <= row.span.begin.tick;
+            let later = settled || (reason.closed_by_later_write() && order::precedes(&gap.span, &row.span));
             let seen = match row.kind() {
                 Kind::Object => !gap.saw_absence && !gap.etag.is_empty() && gap.etag == row.etag,
                 Kind::Tombstone | Kind::Marker => gap.saw_absence,

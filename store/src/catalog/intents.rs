@@ -85,6 +85,7 @@ impl Apply<'_, '_> {
                 object,
                 reason: GapReason::IntentLost.as_str().into(),
                 detail: intent.kind.clone(),
+                of_metadata: change::may_keep_the_etag(&intent.kind),
                 span: span.clone(),
                 session: self.session.clone(),
                 operation: intent.operation,

@@ -241,7 +241,8 @@ impl Apply<'_, '_> {
 
     /// A change of metadata that cannot be put on the version that it met.
     fn metadata_in_doubt(&mut self, at: &Address, detail: &str, span: &Span) -> Result<(), IndexError> {
-        let gap = self.key_gap(at, GapReason::UnknownSource, detail, span);
+        let mut gap = self.key_gap(at, GapReason::UnknownSource, detail, span);
+        gap.of_metadata = true;
         self.open_gap(gap).map(drop)
     }
 

@@ -71,7 +71,9 @@ impl Apply<'_, '_> {
             return Ok(Verdict::Nothing); // it may have looked before one of them
         }
         let gaps = self.gaps_at(at)?;
-        let closable: Vec<&GapRow> = gaps.iter().filter(|gap| self.closable(gap, span, seen.listing)).collect();
+        // Of metadata a sighting tells only that there is none any more.
+        let told = |gap: &&GapRow| (seen.absent || !gap.of_metadata) && self.closable(gap, span, seen.listing);
+        let closable: Vec<&GapRow> = gaps.iter().filter(told).collect();
         let matching: Vec<VersionRow> = self.matching(at, &candidates, seen)?;
         let agreed = matching.windows(2).all(|pair| same(&pair[0], &pair[1]));
         let in_doubt = !closable.is_empty();
@@ -186,12 +188,16 @@ impl Apply<'_, '_> {
             return Ok(());
         }
         let known = candidates.iter().find(|row| {
-            let metadata = read.metadata.as_ref().is_none_or(|metadata| same_metadata(metadata, &row.metadata, true));
+            // A backfill's word on tags counts, also against a write that named none.
+            let tags = read.backfill == 0 || !shows_tags(&read);
+            let metadata = read.metadata.as_ref().is_none_or(|metadata| {
+                (tags || metadata.tags == row.metadata.tags) && same_metadata(metadata, &row.metadata, true)
+            });
             row.kind() == Kind::Object && row.etag == read.etag && row.content == new.row.content && metadata
         });
         let in_doubt = self.gaps_at(&at)?;
         let closes: Vec<u64> =
-            in_doubt.iter().filter(|gap| self.closable_by_read(gap, &span, &read.etag)).map(|gap| gap.id).collect();
+            in_doubt.iter().filter(|gap| self.closable_by_read(gap, &span, &read)).map(|gap| gap.id).collect();
         match known {
             Some(row) if in_doubt.is_empty() => {
                 // It is as was recorded.
@@ -245,11 +251,15 @@ impl Apply<'_, '_> {
         Ok(decides(&candidates, span) && !self.has_intent(at)?)
     }
 
-    fn closable_by_read(&self, gap: &GapRow, span: &Span, etag: &str) -> bool {
+    fn closable_by_read(&self, gap: &GapRow, span: &Span, read: &v1::ObservedRead) -> bool {
+        if gap.of_metadata && (read.backfill == 0 || !shows_tags(read)) {
+            return false;
+        }
+        let etag = &read.etag;
         // A read shows content and metadata, so it also closes what no sighting can: damage, and the very
         // version that a listing showed.
         let reason = GapReason::from_wire(&gap.reason);
-        let unseen = reason == GapReason::UnseenVersion && !gap.saw_absence && gap.etag == etag && !etag.is_empty();
+        let unseen = reason == GapReason::UnseenVersion && !gap.saw_absence && gap.etag == *etag && !etag.is_empty();
         let again = reason == GapReason::Damaged && order::precedes(&gap.span, span);
         unseen || again || self.closable(gap, span, false)
     }
@@ -285,6 +295,10 @@ impl Apply<'_, '_> {
 fn decides(candidates: &[VersionRow], sighting: &Span) -> bool {
     let spans: Vec<&Span> = candidates.iter().map(|row| &row.span).collect();
     order::decides(sighting, &spans)
+}
+
+fn shows_tags(read: &v1::ObservedRead) -> bool {
+    read.metadata.as_ref().is_some_and(|metadata| metadata.tags_known)
 }
 
 /// The extents of a read, its parts apart where the reader knows them and its blocks allow.

@@ -351,6 +351,10 @@ pub(crate) struct GapRow {
     /// The absence of the key was seen, not another version (`UnseenVersion`).
     #[prost(bool, tag = "16")]
     pub(crate) saw_absence: bool,
+    /// What it puts in doubt may have changed under an ETag that stayed the same: a sighting says nothing of
+    /// it, nor does a read that shows no tags.
+    #[prost(bool, tag = "17")]
+    pub(crate) of_metadata: bool,
 }
 
 /// Versions of one key that the cloud removed before their records came, the latest last.

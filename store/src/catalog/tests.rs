@@ -107,11 +107,16 @@ impl Told<'_, '_> {
     }
 
     fn gap(&mut self, key: &str, reason: GapReason) {
+        self.gap_of(key, reason, "");
+    }
+
+    fn gap_of(&mut self, key: &str, reason: GapReason, detail: &str) {
         let (head, end) = (self.stamp(), self.stamp());
         self.commit(Fact::Gap(v1::GapFound {
             scope: if key.is_empty() { "Bucket" } else { "Key" }.into(),
             object: Some(object(key)),
             reason: reason.as_str().into(),
+            detail: detail.into(),
             head,
             end,
             ..v1::GapFound::default()
@@ -137,6 +142,12 @@ impl Told<'_, '_> {
     }
 
     fn read(&mut self, key: &str, etag: &str) {
+        self.read_by(0, key, etag, None);
+    }
+
+    /// A read, by a backfill where it has a number, that shows this tag where it shows tags.
+    fn read_by(&mut self, backfill: u64, key: &str, etag: &str, tag: Option<&str>) {
+        let tags = tag.map(|tag| [("t".to_owned(), tag.to_owned())].into_iter().collect());
         let (head, answer) = (self.stamp(), self.stamp());
         self.commit(Fact::Read(v1::ObservedRead {
             head,
@@ -145,7 +156,13 @@ impl Told<'_, '_> {
             etag: etag.into(),
             total_length: 10,
             body: Some(body(etag.as_bytes()[etag.len() - 1])),
-            metadata: Some(v1::Metadata { headers_known: true, ..v1::Metadata::default() }),
+            metadata: Some(v1::Metadata {
+                headers_known: true,
+                tags_known: tags.is_some(),
+                tags: tags.unwrap_or_default(),
+                ..v1::Metadata::default()
+            }),
+            backfill,
             ..v1::ObservedRead::default()
         }));
     }
@@ -160,6 +177,13 @@ impl Told<'_, '_> {
         let head: KeyRow = self.batch.row(KEYS, &at(key).head()).unwrap().unwrap_or_default();
         let row: Option<VersionRow> = self.batch.row(VERSIONS, &at(key).at(head.served)).unwrap();
         row.filter(VersionRow::is_present).map(|row| row.etag).unwrap_or_default()
+    }
+
+    /// The tag of what is shown.
+    fn tag_shown(&self, key: &str) -> Option<String> {
+        let head: KeyRow = self.batch.row(KEYS, &at(key).head()).unwrap().unwrap();
+        let row: VersionRow = self.batch.row(VERSIONS, &at(key).at(head.served)).unwrap().unwrap();
+        row.metadata.tags.get("t").cloned()
     }
 
     fn gaps(&self) -> Vec<String> {
@@ -217,6 +241,43 @@ fn each_reason_is_closed_by_what_the_page_on_gaps_says_and_by_nothing_else() {
             assert_eq!(is_closed, wanted, "{reason} by {by}");
         }
     }
+}
+
+#[test]
+fn an_etag_closes_no_gap_of_metadata() {
+    type Closer = Box<dyn Fn(&mut Told<'_, '_>)>;
+    let closers: [(&str, Closer, bool, Option<&str>); 7] = [
+        ("a HEAD", Box::new(|told| told.head("k", "e1")), false, None),
+        ("an application's read", Box::new(|told| told.read("k", "e1")), false, None),
+        ("an application's read with tags", Box::new(|told| told.read_by(0, "k", "e1", Some("1"))), false, None),
+        ("a backfill that may not read tags", Box::new(|told| told.read_by(9, "k", "e1", None)), false, None),
+        ("a backfill that reads tags", Box::new(|told| told.read_by(9, "k", "e1", Some("1"))), true, Some("1")),
+        ("a later write", Box::new(|told| told.write(put("k", "e2", ""))), true, None),
+        ("the object's end", Box::new(|told| told.head("k", "")), true, None),
+    ];
+    for kind in [change::TAGS, change::ACL, change::COPY, change::NOT_CAPTURED] {
+        for reason in [GapReason::OutcomeUnknown, GapReason::Unsupported, GapReason::Malformed, GapReason::TooLarge] {
+            for (by, close, closed, tag) in &closers {
+                told(|told| {
+                    told.write(put("k", "e1", ""));
+                    told.gap_of("k", reason, kind);
+                    told.settle();
+                    close(told);
+                    assert_eq!(told.gaps().is_empty(), *closed, "{reason} of {kind} by {by}");
+                    assert_eq!(told.tag_shown("k").as_deref(), *tag, "{reason} of {kind} by {by}");
+                });
+            }
+        }
+    }
+    told(|told| {
+        told.write(put("k", "e1", ""));
+        told.gap_of("k", GapReason::Unsupported, change::TAGS);
+        told.gap_of("gone", GapReason::Unsupported, change::TAGS);
+        let begun = BackfillBegun { provider: PROVIDER.into(), begin_tick: told.tick, ..BackfillBegun::default() };
+        let backfill = told.commit(Fact::BackfillBegun(begun)).id;
+        told.commit(Fact::BackfillEnded(BackfillEnded { backfill, complete: true }));
+        assert_eq!(told.gaps().len(), 1, "what is there has to be read");
+    });
 }
 
 #[test]
@@ -478,17 +539,12 @@ fn tags_that_overtake_the_record_of_their_object_are_in_doubt() {
 
 #[test]
 fn tags_that_overlap_a_write_are_in_doubt() {
-    let tags_of = |told: &Told<'_, '_>| {
-        let head: KeyRow = told.batch.row(KEYS, &at("k").head()).unwrap().unwrap();
-        let row: VersionRow = told.batch.row(VERSIONS, &at("k").at(head.served)).unwrap().unwrap();
-        row.metadata.tags.get("t").cloned()
-    };
     told(|told| {
         told.write(put("k", "e1", ""));
         told.write(tag("1"));
-        assert_eq!((tags_of(told).as_deref(), told.gaps().len()), (Some("1"), 0));
+        assert_eq!((told.tag_shown("k").as_deref(), told.gaps().len()), (Some("1"), 0));
         told.write(tag("2"));
-        assert_eq!((tags_of(told).as_deref(), told.gaps().len()), (Some("2"), 0));
+        assert_eq!((told.tag_shown("k").as_deref(), told.gaps().len()), (Some("2"), 0));
     });
     told(|told| {
         let head = told.stamp();

@@ -171,7 +171,8 @@ impl Apply<'_, '_> {
         let at = Address::of(self.domain, &object);
         let source = copy.source.unwrap_or_default();
         let Some((from, row)) = copied(&*self.batch, self.domain, &source, span, &copy.etag)? else {
-            let gap = self.key_gap(&at, GapReason::UnknownSource, "", span);
+            let mut gap = self.key_gap(&at, GapReason::UnknownSource, "", span);
+            gap.of_metadata = true;
             return self.gap_of_version(gap, &copy.etag, &copy.version_id, operation);
         };
         let extents = self.manifest(&from, row.tick)?;
