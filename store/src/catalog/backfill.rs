@@ -187,6 +187,7 @@ pub(crate) fn compare(
     page: &v1::ReconcilePageRequest,
     prefix: &[u8],
 ) -> Result<Compared, IndexError> {
+    let fetch_all = page.fetch_all || closes_more_than_keys(rows, domain, page)?;
     let mut compared = Compared::default();
     let entry = &mut compared.entry;
     (entry.backfill, entry.bucket, entry.begin_tick) = (page.backfill, page.bucket.clone(), page.begin_tick);
@@ -205,7 +206,7 @@ pub(crate) fn compare(
                 listed.version_id.is_empty() || row.version_id.is_empty() || row.version_id == listed.version_id;
             row.is_present() && row.etag == listed.etag && row.size == listed.size && version && row.content_known()
         });
-        if matches && head.gaps == 0 && !head.alias && !page.fetch_all {
+        if matches && head.gaps == 0 && !head.alias && !fetch_all {
             entry.held_objects += 1;
             entry.held_bytes += listed.size;
             continue;
@@ -242,6 +243,22 @@ pub(crate) fn compare(
         }
     }
     Ok(compared)
+}
+
+/// Whether the backfill, if it ends complete, closes a gap under which anything in the page's bucket may have
+/// changed: a listing shows no metadata, so that all of it has to be read.
+fn closes_more_than_keys(
+    rows: &impl Rows,
+    domain: DomainId,
+    page: &v1::ReconcilePageRequest,
+) -> Result<bool, IndexError> {
+    let row: Option<BackfillRow> = rows.row(FACTS, &backfill_key(domain, page.backfill))?;
+    let Some(row) = row.filter(|row| row.begun.prefix.is_empty()) else { return Ok(false) };
+    let wide = |gap: &GapRow| {
+        let here = gap.object.bucket.is_empty() || gap.object.bucket == page.bucket;
+        here && !gaps::of_key(gap) && closed_by_backfill(gap, &row.begun)
+    };
+    Ok(open(rows, domain, &row.binding)?.iter().any(wide))
 }
 
 /// Open gaps of a binding; of all bindings when `binding` is empty.

@@ -640,6 +640,53 @@ fn a_backfill_tombstones_what_is_gone_and_nothing_newer() {
 }
 
 #[test]
+fn a_backfill_reads_everything_under_a_gap_that_it_will_close() {
+    let rows: [(&str, &str, bool, &[u8], bool); 4] = [
+        ("a gap of the bucket", "photos", true, b"", true),
+        ("a gap of another bucket", "other", true, b"", false),
+        ("a gap that has not settled", "photos", false, b"", false),
+        ("a backfill of a prefix", "photos", true, b"k", false),
+    ];
+    for (case, bucket, settled, prefix, fetched) in rows {
+        told(|told| {
+            told.write(put("k", "e1", ""));
+            let (head, end) = (told.stamp(), told.stamp());
+            told.commit(Fact::Gap(v1::GapFound {
+                scope: "Bucket".into(),
+                object: Some(v1::ObjectRef { bucket: bucket.into(), ..object("") }),
+                reason: GapReason::JournalFull.as_str().into(),
+                head,
+                end,
+                ..v1::GapFound::default()
+            }));
+            if settled {
+                told.settle();
+            }
+            let (begin_tick, prefix) = (told.tick, Bytes::from_static(prefix));
+            let begun = BackfillBegun { provider: PROVIDER.into(), prefix: prefix.clone(), begin_tick };
+            let backfill = told.commit(Fact::BackfillBegun(begun)).id;
+            let listed = v1::ListedObject { key: object("k").key, etag: "e1".into(), size: 10, ..Default::default() };
+            let page = v1::ReconcilePageRequest {
+                backfill,
+                bucket: "photos".into(),
+                objects: vec![listed],
+                last: true,
+                begin_tick,
+                ..Default::default()
+            };
+            let compared = backfill::compare(&*told.batch, domain(), PROVIDER, &page, &prefix).unwrap();
+            assert_eq!(!compared.fetch.is_empty(), fetched, "{case}");
+            // What changed under it comes with the reading, whatever its ETag.
+            if fetched {
+                told.read_by(backfill, "k", "e1", Some("1"));
+                told.commit(Fact::BackfillEnded(BackfillEnded { backfill, complete: true }));
+                assert_eq!((told.tag_shown("k").as_deref(), told.gaps().len()), (Some("1"), 0), "{case}");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_complete_backfill_closes_only_what_was_over_before_it() {
     for (case, reason, before, settled, closed) in [
         ("a lapse", GapReason::Unparsed, true, true, true),
