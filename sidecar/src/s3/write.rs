@@ -75,12 +75,12 @@ impl Write {
             (_, Step::Answer { status: 300..=499, .. }) => Write::Refused,
             // A server that failed with a whole request may have applied it; 501 says that it never will.
             (_, Step::Answer { status: 501, .. }) => Write::Refused,
+            (Write::Sending | Write::Broken { could_be_whole: false }, Step::Answer { status: 500.., .. }) => {
+                Write::Refused
+            }
+            // How much of a flawed request was outstanding is not known: it may have been its last byte.
             (
-                Write::Sending | Write::Flawed(_) | Write::Broken { could_be_whole: false },
-                Step::Answer { status: 500.., .. },
-            ) => Write::Refused,
-            (
-                Write::Sent(_) | Write::Broken { could_be_whole: true } | Write::Answered,
+                Write::Sent(_) | Write::Flawed(_) | Write::Broken { could_be_whole: true } | Write::Answered,
                 Step::Answer { status: 500.., .. },
             ) => Write::Lost(GapReason::OutcomeUnknown),
 

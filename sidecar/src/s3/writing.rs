@@ -175,7 +175,11 @@ impl Writing {
         if overtakes && matches!(self.sink, Sink::Object | Sink::Document(_)) {
             self.request_end(&Fields::default(), out);
         }
-        let redirected = matches!(&self.sink, Sink::Form(form) if head.status == 303 && form.redirects());
+        // S3 answers a form that was taken with the redirect that it asked for. Of a form that was not seen whole
+        // nobody knows whether it asked.
+        let flawed = matches!(self.state, Write::Flawed(_) | Write::Sent(Some(_)));
+        let asked = matches!(&self.sink, Sink::Form(form) if form.redirects());
+        let redirected = self.ask == Ask::Form && head.status == 303 && (asked || flawed);
         let status = if redirected { 200 } else { head.status };
         self.state = self.state.on(Step::Answer { status, body_decides: self.ask.body_decides() });
         self.answer = Some(head);
