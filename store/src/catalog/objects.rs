@@ -112,7 +112,7 @@ impl Apply<'_, '_> {
         let candidates = self.candidates(at, &head)?;
         let agree = candidates.windows(2).all(|pair| same(&pair[0], &pair[1]));
         let before = head.served;
-        head.alias = false;
+        let was_alias = std::mem::take(&mut head.alias); // and so not counted
         if agree {
             head.served = head.candidates.iter().copied().max().unwrap_or(0);
         } else {
@@ -120,9 +120,11 @@ impl Apply<'_, '_> {
         }
         let served = self.served(at, &head)?;
         head.present = served.as_ref().is_some_and(VersionRow::is_present);
-        if head.served != before {
-            let old = if before == 0 { None } else { self.version_row(at, before)? };
+        if head.served != before || was_alias {
+            let old = if before == 0 || was_alias { None } else { self.version_row(at, before)? };
             self.count(at, old.as_ref(), served.as_ref())?;
+        }
+        if head.served != before {
             self.batch.put(HISTORY, &at.at(self.tick), &head.served.to_be_bytes());
         }
         let (open, close) = (!agree && head.concurrent == 0, agree && head.concurrent != 0);
@@ -256,7 +258,8 @@ impl Apply<'_, '_> {
         let was_served = head.served == removed.tick;
         head.candidates.retain(|tick| *tick != removed.tick);
         if was_served {
-            self.count(at, Some(&removed), None)?;
+            let counted = (!head.alias).then_some(&removed);
+            self.count(at, counted, None)?;
             self.batch.put(HISTORY, &at.at(self.tick), &0_u64.to_be_bytes());
             head.served = 0;
         }

@@ -636,6 +636,8 @@ fn a_backfill_tombstones_what_is_gone_and_nothing_newer() {
         assert_eq!(row.coverage[PROVIDER].begin_tick, begin_tick);
         let count = bindings::unconfirmed(&*told.batch, domain(), &row.hello, PROVIDER, begin_tick, 10).unwrap();
         assert_eq!(count, 1, "recorded since it began");
+        told.write(put("alias", "e2", ""));
+        assert_eq!((told.bucket().objects, told.bucket().bytes), (3, 30), "written again, it is");
     });
 }
 
