@@ -107,7 +107,7 @@ impl Apply<'_, '_> {
             self.put(KEYS, &at.head(), &head);
             let key = bucket_key(self.domain, &at.provider, &at.bucket);
             let mut bucket: BucketRow = self.batch.row(FACTS, &key)?.unwrap_or_default();
-            bucket.open_gaps += 1;
+            bucket.open_gaps += u64::from(folds(&row));
             self.put(FACTS, &key, &bucket);
             if bucket.open_gaps > BUCKET_GAPS_MAX {
                 self.fold(&at)?;
@@ -138,7 +138,7 @@ impl Apply<'_, '_> {
             self.put(KEYS, &at.head(), &head);
             let key = bucket_key(self.domain, &at.provider, &at.bucket);
             let mut bucket: BucketRow = self.batch.row(FACTS, &key)?.unwrap_or_default();
-            bucket.open_gaps = bucket.open_gaps.saturating_sub(1);
+            bucket.open_gaps = bucket.open_gaps.saturating_sub(u64::from(folds(&row)));
             self.put(FACTS, &key, &bucket);
         }
         Ok(())
@@ -233,8 +233,7 @@ impl Apply<'_, '_> {
         for (key, _) in keys {
             let id = key.last_chunk::<8>().map_or(0, |id| u64::from_be_bytes(*id));
             let Some(gap) = self.gap(id)? else { continue };
-            // Which of several versions is current is still open, and said by its own gap.
-            if GapReason::from_wire(&gap.reason) == GapReason::Concurrent {
+            if !folds(&gap) {
                 continue;
             }
             if begin.as_ref().is_none_or(|begin| gap.span.begin.tick < begin.tick) {
@@ -261,6 +260,12 @@ impl Apply<'_, '_> {
 pub(crate) fn settles(row: &GapRow) -> bool {
     let reason = GapReason::from_wire(&row.reason);
     !reason.closed_by_later_write() && reason != GapReason::Other
+}
+
+/// Whether a gap counts among those that are too many. Which of several versions is current is said by a gap
+/// of its own as long as it is open; there are no more of these than keys.
+fn folds(row: &GapRow) -> bool {
+    row.reason != GapReason::Concurrent.as_str()
 }
 
 /// Whether a gap is of a key that is named.

@@ -463,6 +463,7 @@ pub(crate) struct BucketRow {
     pub(crate) objects: u64,
     #[prost(uint64, tag = "2")]
     pub(crate) bytes: u64,
+    /// Open gaps of keys that fold when they are too many.
     #[prost(uint64, tag = "3")]
     pub(crate) open_gaps: u64,
     #[prost(int64, tag = "4")]

@@ -728,6 +728,19 @@ fn too_many_gaps_of_a_bucket_become_one() {
 }
 
 #[test]
+fn gaps_that_never_fold_make_no_others_fold() {
+    told(|told| {
+        for number in 0..=gaps::BUCKET_GAPS_MAX {
+            told.gap(&format!("k{number}"), GapReason::Concurrent);
+        }
+        told.gap("k", GapReason::Overflow);
+        let open = told.gaps();
+        assert_eq!(open.len() as u64, gaps::BUCKET_GAPS_MAX + 2);
+        assert_eq!((open.last().map(String::as_str), told.bucket().open_gaps), (Some("Overflow"), 1));
+    });
+}
+
+#[test]
 fn retention_lets_old_versions_go_and_keeps_what_is_shown_or_in_doubt() {
     told(|told| {
         for number in 1..=4 {
