@@ -40,8 +40,12 @@ impl Apply<'_, '_> {
         Ok(())
     }
 
-    /// A lapse of the whole binding begins.
+    /// A lapse of the whole binding begins; one that lasts already may be told again.
     pub(crate) fn lapse_began(&mut self, open: v1::GapOpen) -> Result<(), IndexError> {
+        let key = lapse_key(self.domain, &self.session, open.lapse);
+        if self.batch.get(GAPS, &key)?.is_some() {
+            return Ok(());
+        }
         let mut span = span(&self.session, open.begin.as_ref(), None, 0);
         span.end = Mark::default();
         let row = GapRow {
@@ -54,7 +58,7 @@ impl Apply<'_, '_> {
             ..GapRow::default()
         };
         let id = self.open_gap(row)?;
-        self.batch.put(GAPS, &lapse_key(self.domain, &self.session, open.lapse), &id.to_be_bytes());
+        self.batch.put(GAPS, &key, &id.to_be_bytes());
         Ok(())
     }
 

@@ -715,6 +715,24 @@ fn a_complete_backfill_closes_only_what_was_over_before_it() {
 }
 
 #[test]
+fn a_lapse_that_is_told_again_stays_one_gap() {
+    told(|told| {
+        let begin = told.stamp();
+        let open = v1::GapOpen { lapse: 4, reason: GapReason::Http2.as_str().into(), begin, ..v1::GapOpen::default() };
+        told.commit(Fact::GapOpen(open.clone()));
+        told.commit(Fact::GapOpen(open.clone()));
+        assert_eq!(told.gaps(), ["Http2"]);
+        let end = told.stamp();
+        told.commit(Fact::GapClose(v1::GapClose { lapse: 4, end, ..v1::GapClose::default() }));
+        let ended = |gap: &super::rows::GapRow| gap.span.end.tick != 0;
+        assert!(backfill::open(&*told.batch, domain(), "b").unwrap().iter().all(ended));
+        // After its session was given up for dead, it begins again.
+        told.commit(Fact::GapOpen(open));
+        assert_eq!(told.gaps(), ["Http2", "Http2"]);
+    });
+}
+
+#[test]
 fn too_many_gaps_of_a_bucket_become_one() {
     told(|told| {
         for number in 0..=gaps::BUCKET_GAPS_MAX {
