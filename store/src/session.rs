@@ -115,11 +115,12 @@ impl Sessions {
         Ok(())
     }
 
-    /// A session was heard of.
-    pub(crate) fn heard(&self, domain: DomainId, session: &Bytes) {
-        if let Some(live) = self.lock().get_mut(&(domain, session.clone())) {
-            live.heard = Instant::now();
-        }
+    /// A session was heard of. One whose lease had run out while its stream lived is watched again: what it
+    /// announces from now on can be lost too.
+    pub(crate) fn heard(&self, domain: DomainId, session: &Bytes, binding: &str) {
+        let mut live = self.lock();
+        let live = live.entry((domain, session.clone())).or_insert_with(|| Live::new(binding.to_owned()));
+        live.heard = Instant::now();
     }
 
     /// How many sessions of a binding live.
@@ -231,5 +232,31 @@ impl Sessions {
 impl Live {
     fn new(binding: String) -> Live {
         Live { binding, heard: Instant::now(), doubtful: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::store::Options;
+
+    #[test]
+    fn a_session_whose_lease_ran_out_is_watched_again_once_it_is_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { floor: Some(0), ..Options::default() };
+        let catalog = Arc::new(Catalog::open(dir.path(), options).unwrap());
+        let domain = catalog.store().domain("shop").unwrap().id();
+        let session = Bytes::from_static(&[1; 16]);
+        let sessions = Sessions::load(catalog, Times { lease: Duration::ZERO, ..Times::default() }).unwrap();
+        sessions.hello(domain, &session, "photos", &[]).unwrap();
+        let ended = || futures::executor::block_on(sessions.end_leases()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while sessions.count(domain, "photos") > 0 && Instant::now() < deadline {
+            ended();
+        }
+        assert_eq!(sessions.count(domain, "photos"), 0, "its lease ran out");
+        sessions.heard(domain, &session, "photos");
+        assert_eq!(sessions.count(domain, "photos"), 1, "its stream lives");
     }
 }

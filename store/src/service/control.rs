@@ -116,7 +116,8 @@ async fn listen(speaker: &Arc<Speaker>, mut up: Streaming<v1::ControlUp>, answer
             () = &mut closed, if open => open = false,
             message = up.message(), if room => match message {
                 Ok(Some(message)) => {
-                    speaker.service.sessions.heard(speaker.domain.id(), &speaker.hello.session);
+                    let hello = &speaker.hello;
+                    speaker.service.sessions.heard(speaker.domain.id(), &hello.session, &hello.binding);
                     match &message.message {
                         None | Some(Up::Heartbeat(_) | Up::Hello(_)) => {}
                         _ if super::prepare::reads_the_state(&message) => held = Some(message),
