@@ -6,7 +6,7 @@ from lib import authority, clouds, dataset, ledger, machine, running, stories
 
 
 @stories.story("clouds")
-def both_clouds_keep_what_the_application_writes(folder):
+def bare(folder):
     """SeaweedFS and versitygw hold what the application's shorter phases write, exactly."""
     ca = authority.Authority(folder / "ca")
     for kind, provider in ((clouds.SeaweedFS, "cloud-a"), (clouds.Versitygw, "cloud-b")):

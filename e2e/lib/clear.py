@@ -12,7 +12,7 @@ CLIENTS = machine.REPO / "e2e" / "clients"
 
 
 @stories.story("transparency", own_network=True)
-def clients_in_many_languages(folder):
+def clients(folder):
     """Python, Go, Java and JavaScript, each with its own SDK, unmodified: the cloud holds what they wrote, and
     so does the copy, where it does not say why not."""
     ca = authority.Authority(folder / "ca")
@@ -102,7 +102,7 @@ def _java(_folder, cloud, trust):
 
 
 @stories.story("transparency", own_network=True)
-def a_conformance_suite_passes_the_same_tests(folder):
+def conformance(folder):
     """versitygw's own suite, some 600 tests, straight and through the sidecar: the same ones pass."""
     ca = authority.Authority(folder / "ca")
     cloud = clouds.Versitygw("cloud-a", folder, ca, host="127.0.0.1").start()

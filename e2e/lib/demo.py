@@ -79,7 +79,7 @@ def story(world, out):
     book = world.ledger()
     with out.step("backfill: what A lists and the store lacks is fetched") as said:
         fetched = world.migrate("backfill").ok().out
-        said += [line.strip() for line in fetched.splitlines() if "fetched" in line]
+        said += [" ".join(line.split()) for line in fetched.splitlines() if "objects fetched" in line]
     with out.step("the store's own S3 face shows the same objects"):
         ledger.expect_same(world.store.client(), BUCKET, book, "the copy in the store", bodies=False)
     with out.step("hawser status: coverage and savings") as said:

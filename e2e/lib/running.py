@@ -184,6 +184,15 @@ def surprises(logs, announced=()):
     ]
 
 
+_SECRET = re.compile(rb"-for-tests-only|Signature=[0-9a-f]{32}|AWS4-HMAC-SHA256 Credential|BEGIN [A-Z ]*PRIVATE KEY")
+
+
+def secrets(files):
+    """Where one of `files` holds a secret of the story, a signature or a private key."""
+    return [f"{file}: {found.group().decode()}" for file in map(pathlib.Path, files)
+            for found in [_SECRET.search(file.read_bytes())] if found]
+
+
 def stop_all():
     """Kills whatever this run started and has not ended, newest first."""
     for process in reversed(_alive[:]):

@@ -24,8 +24,11 @@ class Story:
         with running.Folder(self.function.__name__.replace("_", "-")) as folder:
             count = self._elsewhere(folder) if self.own_network else self.function(folder)
             running.stop_all()
-            loud = running.surprises(sorted(folder.glob("s*.log")), self.announced)
+            logs = sorted(folder.glob("s*.log"))
+            loud = running.surprises(logs, self.announced)
             running.expect(not loud, "lines nobody announced:\n  " + "\n  ".join(loud[:20]))
+            told = running.secrets([*logs, *folder.glob("replicate*.log"), *folder.glob("*-state/journal")])
+            running.expect(not told, "secrets were written down:\n  " + "\n  ".join(told[:20]))
             return count
 
     def _elsewhere(self, folder):

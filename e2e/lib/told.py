@@ -4,6 +4,6 @@ from lib import demo, report, stories
 
 
 @stories.story("demo", announced=demo.ANNOUNCED)
-def the_readme_story(folder):
+def readme(folder):
     """Everything that `e2e/demo` claims, on a fresh world."""
     demo.story(demo.World(folder), report.Report("  the steps of the demo:"))

@@ -9,7 +9,7 @@ from lib.faults.world import BUCKET, World
 
 
 @stories.story("faults")
-def migrator_killed_at_half(folder):
+def migrator_killed(folder):
     """kill −9 in the middle of a replication, then again: it goes on where it was, and B is complete."""
     world = World(folder)
     world.store.start()
@@ -42,7 +42,7 @@ def _count(client):
 
 
 @stories.story("faults")
-def a_foreign_object_at_the_target(folder):
+def foreign_object(folder):
     """An object that somebody else wrote at B is reported and never overwritten; the provider stays in force."""
     world = World(folder)
     world.store.start()
@@ -64,7 +64,7 @@ def a_foreign_object_at_the_target(folder):
 
 
 @stories.story("faults")
-def an_empty_listing(folder):
+def empty_listing(folder):
     """The provider lists nothing, as after a mistaken restore: backfill refuses to believe it."""
     world = World(folder)
     world.store.start()
@@ -119,7 +119,7 @@ def wrong_credentials(folder):
 
 
 @stories.story("faults", announced=[r"the bindings changed and cannot be used"])
-def a_bad_binding(folder):
+def bad_binding(folder):
     """A bad manifest is refused with the field's name; a running sidecar keeps the last good one."""
     world = World(folder)
     world.store.start()
@@ -138,7 +138,7 @@ def a_bad_binding(folder):
 
 
 @stories.story("faults")
-def a_missing_bucket(folder):
+def missing_bucket(folder):
     """A target without the bucket, and no leave to create it: exit 6, nothing moved."""
     world = World(folder)
     world.store.start()

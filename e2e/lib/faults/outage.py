@@ -39,7 +39,7 @@ def store_down(folder):
 
 
 @stories.story("faults", announced=[AWAY, r"what was not acknowledged is cut off the log", r"the index does not follow the log"])
-def store_killed_mid_write(folder):
+def store_killed(folder):
     """The store is killed again and again while clients write. What it shows is never half of anything, and a
     backfill makes it whole."""
     world = World(folder)

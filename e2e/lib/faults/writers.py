@@ -20,7 +20,7 @@ UPSTREAM = r"cloud: its TLS failed"
 
 
 @stories.story("faults")
-def sidecar_killed_mid_upload(folder):
+def sidecar_killed(folder):
     """A sidecar dies in the middle of a body: no phantom object, a gap by intent, then the truth."""
     world = World(folder, lease=3)
     world.store.start()
@@ -88,7 +88,7 @@ def overlapping_writers(folder):
 
 
 @stories.story("faults")
-def a_read_settles_what_overlapped(folder):
+def overlap_settled_by_a_read(folder):
     """Overlapping writes of one key are settled by the next read of it, without a backfill."""
     world = World(folder)
     world.store.start()
@@ -117,7 +117,7 @@ def _copy_of(world, key):
 
 
 @stories.story("faults")
-def an_answer_that_never_came(folder):
+def lost_answer(folder):
     """The cloud took the whole body and its answer was lost on the way: a gap says that the outcome is unknown,
     and only the truth, after its time, closes it."""
     world = World(folder, gated=True)
@@ -148,7 +148,7 @@ def _exists(client, key):
 
 
 @stories.story("faults")
-def an_unbound_host_is_never_decrypted(folder):
+def unbound_host(folder):
     """A host that no binding names is spliced: the client sees that host's own certificate."""
     world = World(folder)
     world.store.start()
@@ -178,7 +178,7 @@ def an_unbound_host_is_never_decrypted(folder):
 
 
 @stories.story("faults", announced=[r"pod: a client does not trust the CA"])
-def a_client_without_the_ca(folder):
+def no_ca(folder):
     """A client that does not trust the CA fails once, is then passed through, and a gap of the binding says so."""
     world = World(folder, lease=3)
     world.store.start()
@@ -196,7 +196,7 @@ def a_client_without_the_ca(folder):
 
 
 @stories.story("faults")
-def connect_to_a_closed_port(folder):
+def closed_port(folder):
     """CONNECT to a port where nothing listens is refused as the network would: no 200, no hanging."""
     world = World(folder)
     world.store.start()
