@@ -20,9 +20,9 @@ Moves bound buckets between a cloud, the private store and another cloud.
 `backfill` compares a provider's listing with the store and fetches what the store lacks. `replicate` sends what \
 the store holds to the provider that the binding names in spec.provider, verifies it there and brings that \
 provider into force. It does so only when everything recorded at the old provider has been carried and no write \
-to it is under way: where applications write without rest, it ends with exit code 1 and the old provider stays in \
-force. What applications write to the old provider after the switch is recorded in the store and not carried over: \
-point them at the new one. `verify` compares a provider with the store and changes nothing.
+to it is under way: where applications write without rest, the old provider stays in force and it ends with exit \
+code 1, or with 3 for objects that came while it verified. What applications write to the old provider after the \
+switch is recorded in the store and not carried over: point them at the new one. `verify` compares a provider with the store and changes nothing.
 
 Keys of a provider come from HAWSER_<PROVIDER>_AWS_ACCESS_KEY_ID, …_AWS_SECRET_ACCESS_KEY and \
 …_AWS_SESSION_TOKEN, where <PROVIDER> is its name in the binding in upper case with `-` as `_`; where there are \
