@@ -723,7 +723,7 @@ fn a_lapse_that_is_told_again_stays_one_gap() {
         told.commit(Fact::GapOpen(open.clone()));
         assert_eq!(told.gaps(), ["Http2"]);
         let end = told.stamp();
-        told.commit(Fact::GapClose(v1::GapClose { lapse: 4, end, ..v1::GapClose::default() }));
+        told.commit(Fact::GapClose(v1::GapClose { lapse: 4, end }));
         let ended = |gap: &super::rows::GapRow| gap.span.end.tick != 0;
         assert!(backfill::open(&*told.batch, domain(), "b").unwrap().iter().all(ended));
         // After its session was given up for dead, it begins again.
