@@ -52,8 +52,14 @@ def cargo(*args, seconds=3600):
     # Registries may need this machine's own certificates; the tests below set what they need themselves.
     env |= {name: os.environ[name] for name in ("SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy") if name in os.environ}
     done = running.run(["cargo", *args], env, seconds, cwd=machine.REPO)
-    running.expect(done.code == 0, f"cargo {' '.join(args[:3])} failed:\n{done.said()[-6000:]}")
+    running.expect(done.code == 0, f"cargo {' '.join(args[:3])} failed:\n{_what_failed(done)}")
     return done
+
+
+def _what_failed(done):
+    """The failed tests with what they printed, or else the end of what cargo said."""
+    tests = re.findall(r"^---- \S+ stdout ----\n(?:.*\n){1,12}", done.out, re.M)
+    return "\n".join(tests)[:8000] if tests else done.said()[-6000:]
 
 
 @stage
