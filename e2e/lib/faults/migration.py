@@ -11,7 +11,7 @@ from lib.faults.world import BUCKET, World
 @stories.story("faults")
 def migrator_killed(folder):
     """kill −9 in the middle of a replication, then again: it goes on where it was, and B is complete."""
-    world = World(folder)
+    world = World(folder, lease=3)
     world.store.start()
     client = world.sidecar().client(world.a)
     for index in range(200):
