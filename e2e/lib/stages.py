@@ -88,6 +88,7 @@ def deny(tally):
     """Bans, licences and sources of all dependencies."""
 
     def check():
+        cargo("fetch", "--locked")  # cargo-deny reads the sources of all dependencies and is kept offline
         running.run([machine.tool("cargo-deny"), "--offline", "--locked", "check", "bans", "licenses", "sources"],
                     os.environ | {"NO_COLOR": "1"}, cwd=machine.REPO).ok()
 

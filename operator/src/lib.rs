@@ -1,0 +1,2 @@
+//! The controller of CloudBindings and the webhook that protects annotated pods.
+#![forbid(unsafe_code)]

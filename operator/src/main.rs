@@ -1,0 +1,3 @@
+//! `hawser-operator`: the controller, the webhook and `crdgen`.
+
+fn main() {}
