@@ -18,8 +18,10 @@ use crate::quantity::Rate;
 mod block_size;
 pub mod load;
 pub mod rules;
+pub mod status;
 
 pub use load::{LoadError, load, load_all};
+pub use status::CloudBindingStatus;
 
 /// Binds pods to buckets of clouds: what they exchange with them is copied into the store, and moves to another
 /// provider when `provider` changes.
@@ -36,7 +38,12 @@ pub use load::{LoadError, load, load_all};
     doc = "Binds pods to buckets of clouds: what they exchange with them is copied into the store, and moves to another provider when spec.provider changes.",
     validation = rules::NAME_SHORT,
     validation = rules::IN_FORCE_KEPT,
-    printcolumn(name = "Provider", type_ = "string", json_path = ".spec.provider"),
+    printcolumn(name = "Provider", type_ = "string", json_path = ".status.provider"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Coverage", type_ = "string", json_path = ".status.coverageSummary"),
+    printcolumn(name = "Migrated", type_ = "string", json_path = ".status.migratedSummary"),
+    printcolumn(name = "Pods", type_ = "string", json_path = ".status.podsSummary"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
@@ -79,6 +86,10 @@ pub struct CloudBindingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
 
+    /// When the provider in force is compared with the store.
+    #[serde(default)]
+    pub reconcile: Reconcile,
+
     /// How a migration works.
     #[serde(default)]
     pub migration: Migration,
@@ -117,7 +128,8 @@ pub struct S3 {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
 
-    /// Roots to trust at this endpoint besides the public ones. Without a cluster: `--upstream-ca`.
+    /// Roots to trust at this endpoint besides the public ones; a change of them arrives within ten minutes. Without a
+    /// cluster: `--upstream-ca`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<Ca>,
 }
@@ -198,6 +210,22 @@ pub struct Retention {
     pub days: Option<u32>,
 }
 
+/// When the provider in force is compared with the store: what the store lacks is fetched, and coverage is measured.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Reconcile {
+    /// `@hourly`, `@daily`, `@weekly` or `@monthly`, at a minute of the binding's own, or five fields as cron has them,
+    /// in UTC. Nothing is compared while a migration is under way.
+    #[schemars(length(min = 1, max = 100), regex(pattern = rules::SCHEDULE_PATTERN))]
+    pub schedule: String,
+}
+
+impl Default for Reconcile {
+    fn default() -> Reconcile {
+        Reconcile { schedule: "@hourly".to_owned() }
+    }
+}
+
 /// How a migration works.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -208,6 +236,8 @@ pub struct Migration {
     /// Bytes per second that it may send, like `200Mi`. Without it, as many as the line carries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Rate>,
+    /// Stop after what is under way, and go on from there when it is false again.
+    pub paused: bool,
     /// Say what a migration would do, and change nothing at either provider.
     pub dry_run: bool,
     /// Shortcomings under which the new provider may come into force all the same.
@@ -219,7 +249,7 @@ pub struct Migration {
 
 impl Default for Migration {
     fn default() -> Migration {
-        Migration { parallelism: 16, bandwidth: None, dry_run: false, accept: Vec::new(), conflicts: Conflicts::Stop }
+        Migration { parallelism: 16, bandwidth: None, paused: false, dry_run: false, accept: Vec::new(), conflicts: Conflicts::Stop }
     }
 }
 
@@ -240,15 +270,6 @@ pub enum Conflicts {
     KeepTarget,
     /// Replace it.
     Overwrite,
-}
-
-/// What was observed of a binding.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct CloudBindingStatus {
-    /// The name of the provider in force, as the store has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider: Option<String>,
 }
 
 impl CloudBinding {

@@ -13,6 +13,7 @@ pub const EVERY_BUCKET: &str = "*";
 pub(super) const PROVIDER_NAME_PATTERN: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
 pub(super) const REGION_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
 pub(super) const BUCKET_PATTERN: &str = r"^(\*|[A-Za-z0-9][A-Za-z0-9._-]*)$";
+pub(super) const SCHEDULE_PATTERN: &str = r"^(@(hourly|daily|weekly|monthly)|[0-9*/,-]+( [0-9A-Za-z*/,-]+){4})$";
 const BUCKET_AT_PROVIDER_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
 
 const NAME_LEN_MAX: usize = 63;
@@ -24,6 +25,7 @@ const BUCKETS_MAX: usize = 100;
 const PARALLELISM_MAX: u32 = 256;
 const VERSIONS_MAX: u32 = 1_000_000;
 const DAYS_MAX: u32 = 36_500;
+const SCHEDULE_LEN_MAX: usize = 100;
 
 /// One rule with its one text.
 #[derive(Clone, Copy)]
@@ -127,6 +129,7 @@ const LABEL: &str = "must be 1 to 63 lower-case letters, digits and inner dashes
 const KUBERNETES_NAME: &str = "must be 1 to 253 lower-case letters, digits, inner dashes and dots";
 const BUCKET: &str = "must be 1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first";
 const REGION: &str = BUCKET;
+const SCHEDULE: &str = "must be @hourly, @daily, @weekly, @monthly or the five fields of cron";
 const UNIQUE: &str = "must be there only once";
 
 /// The schema of `buckets[].names`.
@@ -165,6 +168,10 @@ pub fn check(binding: &CloudBinding) -> Vec<Violation> {
     providers(binding, &mut found);
     buckets(binding, &mut found);
     numbers(binding, &mut found);
+    let schedule = &binding.spec.reconcile.schedule;
+    if !is_schedule(schedule) {
+        found.push(broken("spec.reconcile.schedule", Some(schedule), SCHEDULE));
+    }
     found
 }
 
@@ -321,6 +328,17 @@ fn is_bucket_name(name: &str) -> bool {
     (1..=NAME_LEN_MAX).contains(&name.len())
         && name.bytes().all(allowed)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+/// As `SCHEDULE_PATTERN` says it. Whether cron's numbers make sense is for the API server to say.
+fn is_schedule(text: &str) -> bool {
+    let mut fields = text.split(' ');
+    let sign = |b: u8| matches!(b, b'0'..=b'9' | b'*' | b'/' | b',' | b'-');
+    let of = |field: &str, also: fn(&u8) -> bool| !field.is_empty() && field.bytes().all(|b| sign(b) || also(&b));
+    let cron = fields.next().is_some_and(|minute| of(minute, |_| false))
+        && fields.clone().count() == 4
+        && fields.all(|field| of(field, u8::is_ascii_alphabetic));
+    text.len() <= SCHEDULE_LEN_MAX && (cron || matches!(text, "@hourly" | "@daily" | "@weekly" | "@monthly"))
 }
 
 #[cfg(test)]

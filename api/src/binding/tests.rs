@@ -31,6 +31,7 @@ spec:
   interception: Redirect
   retention: {versions: 10, days: 90}
   migration: {parallelism: 16, bandwidth: 200Mi, dryRun: false, accept: [], conflicts: Stop}
+  reconcile: {schedule: "@daily"}
 "#;
 
 const LEAST: &str = r#"
@@ -67,6 +68,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(binding.spec.interception, Interception::Redirect);
     assert_eq!(binding.spec.retention, None);
     assert_eq!(binding.spec.migration, Migration::default());
+    assert_eq!(binding.spec.reconcile.schedule, "@hourly");
     assert_eq!(binding.store_bucket("a", "whatever"), Some("whatever"));
     let a = binding.wanted().unwrap();
     assert_eq!((a.s3.signing_region(), a.s3.path_style()), ("us-east-1", true));
@@ -124,7 +126,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "provider: aws",
         "providr: aws",
-        "spec.providr: unknown field: must be one of provider, providers, buckets, blockSize, interception, retention, migration (line 6)",
+        "spec.providr: unknown field: must be one of provider, providers, buckets, blockSize, interception, retention, reconcile, migration (line 6)",
     ),
     ("  provider: aws\n", "", "spec.provider: must be there"),
     (
@@ -216,6 +218,16 @@ const BAD: &[(&str, &str, &str)] = &[
         "spec.interception: invalid value \"Magic\": must be one of Redirect, Proxy (line 23)",
     ),
     ("days: 90", "days: 0", "spec.retention.days: invalid value \"0\": must be 1 to 36500"),
+    (
+        "\"@daily\"",
+        "\"@yearly\"",
+        "spec.reconcile.schedule: invalid value \"@yearly\": must be @hourly, @daily, @weekly, @monthly or the five fields of cron",
+    ),
+    (
+        "\"@daily\"",
+        "\"17 * * *\"",
+        "spec.reconcile.schedule: invalid value \"17 * * *\": must be @hourly, @daily, @weekly, @monthly or the five fields of cron",
+    ),
     ("days: 90", "days: 90d", "spec.retention.days: must be a whole number (line 24)"),
     (
         "bandwidth: 200Mi",
@@ -279,7 +291,7 @@ fn bounds_hold_at_their_edge_and_break_past_it() {
 #[test]
 fn a_change_may_touch_neither_the_block_size_nor_the_identity_of_the_provider_in_force() {
     let mut old = parse(GOOD).unwrap();
-    old.status = Some(CloudBindingStatus { provider: Some("aws".into()) });
+    old.status = Some(CloudBindingStatus { provider: Some("aws".into()), ..Default::default() });
     let change = |edit: fn(&mut CloudBinding)| {
         let mut new = old.clone();
         edit(&mut new);
@@ -345,11 +357,13 @@ fn the_schema_holds_bounds_patterns_and_rules() {
     }
     let described = |schema: &serde_json::Value| schema["description"].as_str().is_some_and(|text| !text.is_empty());
     let mut undescribed = Vec::new();
-    walk(spec, "spec", &mut |path, schema| {
-        if !described(schema) && !path.ends_with("[]") && !path.ends_with("{}") {
-            undescribed.push(path.to_owned());
-        }
-    });
+    for (name, half) in [("spec", spec), ("status", &root["properties"]["status"])] {
+        walk(half, name, &mut |path, schema| {
+            if !described(schema) && !path.ends_with("[]") && !path.ends_with("{}") {
+                undescribed.push(path.to_owned());
+            }
+        });
+    }
     assert!(undescribed.is_empty(), "{undescribed:?}");
 }
 

@@ -102,7 +102,7 @@ fn a_change_is_judged_the_same_in_cel_and_in_rust() {
         ("other one removed", |b| b.spec.providers.truncate(1)),
     ];
     for in_force in [None, Some("a"), Some("gone")] {
-        old.status = in_force.map(|name| CloudBindingStatus { provider: Some(name.into()) });
+        old.status = in_force.map(|name| CloudBindingStatus { provider: Some(name.into()), ..Default::default() });
         for (what, edit) in edits {
             let mut new = old.clone();
             edit(&mut new);
