@@ -14,6 +14,7 @@ pub mod key;
 pub mod provider;
 pub mod quantity;
 pub mod stamp;
+pub mod variables;
 
 pub use binding::CloudBinding;
 pub use block::{BlockHash, BlockSize};
