@@ -18,6 +18,7 @@ class Cloud:
     """
 
     region = "us-east-1"
+    address = "127.0.0.1"
 
     def __init__(self, provider, folder, ca, host=None):
         self.provider, self.folder, self.ca = provider, folder / provider, ca
@@ -28,7 +29,7 @@ class Cloud:
         self.secret = f"{provider}-secret-for-tests-only"
         self.folder.mkdir(parents=True)
         if not host:
-            names.add(self.host)
+            names.add(self.host, address=self.address)
         self.certificate, self.key = ca.issue(self.host, *([] if host else [f"*.{self.host}"]))
         self.process = None
 
@@ -63,7 +64,7 @@ class Cloud:
     def _answers(self):
         try:
             context = ssl.create_default_context(cafile=str(self.ca.pem))
-            with socket.create_connection(("127.0.0.1", self.port), 5) as plain, \
+            with socket.create_connection((self.address, self.port), 5) as plain, \
                     context.wrap_socket(plain, server_hostname=self.host) as wire:
                 wire.settimeout(5)
                 wire.sendall(f"GET / HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nConnection: close\r\n\r\n".encode())
@@ -89,7 +90,7 @@ class SeaweedFS(Cloud):
             parts = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",
                      "filer.port.grpc", "s3.port", "s3.port.grpc")
             self._ports = [f"-{part}={machine.free_port()}" for part in parts]
-        return [machine.tool("weed"), "-v=0", "server", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        return [machine.tool("weed"), "-v=0", "server", f"-dir={self.folder / 'data'}", f"-ip={self.address}", f"-ip.bind={self.address}",
                 "-filer", "-s3", *self._ports, f"-s3.port.https={self.port}", "-s3.port.iceberg=0", "-s3.port.lance=0",
                 f"-s3.cert.file={self.certificate}", f"-s3.key.file={self.key}", f"-s3.config={identities}",
                 f"-s3.localSocket={self.folder / 's3.sock'}", f"-filer.localSocket={self.folder / 'filer.sock'}",
@@ -124,7 +125,7 @@ class Versitygw(Cloud):
         for name in ("data", "meta", "iam", "versions"):
             (self.folder / name).mkdir(exist_ok=True)
         more = ["--versioning-dir", self.folder / "versions"] if self.versioning else []
-        return [machine.tool("versitygw"), "--port", f"127.0.0.1:{self.port}", "--access", self.access,
+        return [machine.tool("versitygw"), "--port", f"{self.address}:{self.port}", "--access", self.access,
                 "--secret", self.secret, "--region", self.region, "--cert", self.certificate, "--key", self.key,
                 "--iam-dir", self.folder / "iam", "--quiet", "posix", *more,
                 "--sidecar", self.folder / "meta", self.folder / "data"]

@@ -10,9 +10,9 @@ _HOSTS = "/etc/hosts"
 _MARK = re.compile(r"# hawser e2e, run (\d+)$")
 
 
-def add(*names):
-    """Lets `names` mean 127.0.0.1 until this process ends."""
-    _rewrite([f"127.0.0.1 {name} # hawser e2e, run {os.getpid()}" for name in names])
+def add(*names, address="127.0.0.1"):
+    """Lets `names` mean `address` until this process ends."""
+    _rewrite([f"{address} {name} # hawser e2e, run {os.getpid()}" for name in names])
 
 
 @atexit.register
