@@ -8,8 +8,9 @@ use std::process::{Command, Output};
 
 use hawser_api::v1::catalog_server::{Catalog, CatalogServer};
 use hawser_api::v1::{
-    BindingStatus, BodyFrame, BucketEntry, GapEntry, GetObjectRequest, Header, ListBucketsReply, ListBucketsRequest,
-    ListGapsRequest, ListObjectsRequest, Metadata, ObjectEntry, ObjectRef, ReadBodyRequest, StatusReply, StatusRequest,
+    BindingStatus, BodyFrame, BucketEntry, GapEntry, GetObjectRequest, GetS3KeyRequest, Header, ListBucketsReply,
+    ListBucketsRequest, ListGapsRequest, ListObjectsRequest, Metadata, ObjectEntry, ObjectRef, ReadBodyRequest, S3Key,
+    StatusReply, StatusRequest,
 };
 use serde_json::Value;
 use tokio_stream::Stream;
@@ -200,6 +201,11 @@ impl Catalog for Script {
         let bucket =
             BucketEntry { name: "b".into(), binding: "photos".into(), objects: 6, bytes: 29, created_unix: NOON };
         Ok(Response::new(ListBucketsReply { buckets: vec![bucket] }))
+    }
+
+    async fn get_s3_key(&self, request: Request<GetS3KeyRequest>) -> Result<Response<S3Key>, Status> {
+        asked(request)?;
+        Ok(Response::new(S3Key { access_key: "shop".into(), secret: "the-secret-of-shop".into() }))
     }
 }
 

@@ -199,6 +199,7 @@ impl Progress {
             lag_seconds: get(&self.counts.lag_seconds),
             started_unix: self.started as i64,
             finished_unix: if ended { unix_now() as i64 } else { 0 },
+            migration_epoch: 0,
         }
     }
 

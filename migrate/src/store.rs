@@ -150,5 +150,6 @@ pub fn hello(binding: &hawser_api::binding::CloudBinding, session: [u8; 16]) -> 
         role: v1::Role::Migrate.into(),
         open_operations: Vec::new(),
         client: concat!("hawser-migrate/", env!("CARGO_PKG_VERSION")).to_owned(),
+        pod: None,
     }
 }

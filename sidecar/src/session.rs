@@ -377,6 +377,7 @@ fn hello(binding: &CloudBinding, session: &[u8; 16]) -> v1::Hello {
         role: v1::Role::Sidecar.into(),
         open_operations: Vec::new(),
         client: concat!("hawser-sidecar/", env!("CARGO_PKG_VERSION")).to_owned(),
+        pod: None,
     }
 }
 

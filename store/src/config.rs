@@ -92,6 +92,9 @@ pub struct Serve {
     /// domain may take the secret from HAWSER_S3_SECRET.
     #[arg(long, value_name = "FILE")]
     pub s3_keys: Option<PathBuf>,
+    /// A file of 32 or more random bytes, from which the S3 secret of every domain that has no other is derived.
+    #[arg(long, value_name = "FILE")]
+    pub s3_master: Option<PathBuf>,
     /// A PEM file of the certificate and its chain, for gRPC and S3.
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,

@@ -78,7 +78,7 @@ async fn ended() {
 
 fn warn_of_open_secrets(config: &Serve) {
     use std::os::unix::fs::PermissionsExt;
-    for path in [&config.tokens, &config.s3_keys, &config.tls_key].into_iter().flatten() {
+    for path in [&config.tokens, &config.s3_keys, &config.s3_master, &config.tls_key].into_iter().flatten() {
         if std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
             tracing::warn!(file = %path.display(), "others on this machine may read this secret: chmod 600");
         }

@@ -50,9 +50,9 @@ const READING: [&str; 10] = [
 const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b'*');
 
 /// Builds the service; `keys` knows each domain's secret.
-pub fn service(catalog: Arc<Catalog>, keys: keys::Keys) -> S3Service {
+pub fn service(catalog: Arc<Catalog>, keys: Arc<keys::Keys>) -> S3Service {
     let mut builder = S3ServiceBuilder::new(Face { catalog });
-    builder.set_auth(keys);
+    builder.set_auth(keys::Shared(keys));
     builder.set_access(ReadOnly);
     builder.set_validation(AnyBucket);
     builder.build()

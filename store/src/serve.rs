@@ -127,12 +127,16 @@ impl Serving {
                 return Err(ServeError::Plain(addr));
             }
         }
-        let keys = s3::keys::Keys::load(config.s3_keys.as_deref(), std::env::var("HAWSER_S3_SECRET").ok())?;
+        let mut keys = s3::keys::Keys::load(config.s3_keys.as_deref(), std::env::var("HAWSER_S3_SECRET").ok())?;
+        if let Some(master) = &config.s3_master {
+            keys = keys.with_master(master)?;
+        }
+        let keys = Arc::new(keys);
         let (grpc, s3, admin) = (bind(config.listen).await?, bind(config.s3).await?, bind(config.admin).await?);
         let (dir, options) = (config.data.clone(), config.options());
         let opened = tokio::task::spawn_blocking(move || Catalog::open(&dir, options)).await;
         let catalog = Arc::new(opened.expect("opening the store does not panic")?);
-        let service = Service::new(Arc::clone(&catalog), auth, config.times())?;
+        let service = Service::new(Arc::clone(&catalog), auth, Arc::clone(&keys), config.times())?;
         let s3_service = s3::service(Arc::clone(&catalog), keys);
         Ok(Serving { catalog, service, grpc, s3, s3_service, admin, tls })
     }

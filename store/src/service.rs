@@ -24,6 +24,7 @@ use crate::auth::Auth;
 use crate::catalog::{Catalog, ListError};
 use crate::domain::{CommitError, Domain};
 use crate::names::DomainId;
+use crate::s3::keys::Keys;
 use crate::session::{Sessions, TimeError, Times};
 
 /// Bytes of one message at most: hashes of a part of 5 GiB in blocks of 16 KiB are 10 MiB.
@@ -33,6 +34,8 @@ const MESSAGE_LEN_MAX: usize = 12 * 1024 * 1024;
 pub struct Service {
     catalog: Arc<Catalog>,
     auth: Auth,
+    /// Of the S3 face: a caller may ask for its own.
+    keys: Arc<Keys>,
     sessions: Arc<Sessions>,
     /// Hellos of one store come one after the other: each is compared with the bindings before it.
     hello: tokio::sync::Mutex<()>,
@@ -61,12 +64,18 @@ impl Service {
     ///
     /// # Errors
     /// [`TimeError`] when the index cannot be read.
-    pub fn new(catalog: Arc<Catalog>, auth: Auth, times: Times) -> Result<Arc<Service>, TimeError> {
+    pub fn new(
+        catalog: Arc<Catalog>,
+        auth: Auth,
+        keys: Arc<Keys>,
+        times: Times,
+    ) -> Result<Arc<Service>, TimeError> {
         let sessions = Arc::new(Sessions::load(Arc::clone(&catalog), times)?);
         let leases = Mutex::new(migration::load(&catalog)?);
         Ok(Arc::new(Service {
             catalog,
             auth,
+            keys,
             sessions,
             hello: tokio::sync::Mutex::default(),
             leases,

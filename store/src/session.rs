@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hawser_api::v1;
 
 use crate::catalog::entry::{Fact, Lost, Settled};
 use crate::catalog::{
@@ -41,6 +42,8 @@ pub struct Sessions {
 struct Live {
     binding: String,
     heard: Instant,
+    /// Whose sidecar it is, in a cluster.
+    pod: Option<v1::Pod>,
     /// Operations that a reconnect did not announce: lost unless an outcome comes within a lease.
     doubtful: Option<(Instant, Vec<u64>)>,
 }
@@ -109,6 +112,7 @@ impl Sessions {
         let live = Live {
             binding: binding.to_owned(),
             heard: Instant::now(),
+            pod: None,
             doubtful: (!doubtful.is_empty()).then(|| (Instant::now(), doubtful)),
         };
         self.lock().insert((domain, session.clone()), live);
@@ -121,6 +125,23 @@ impl Sessions {
         let mut live = self.lock();
         let live = live.entry((domain, session.clone())).or_insert_with(|| Live::new(binding.to_owned()));
         live.heard = Instant::now();
+    }
+
+    /// A session said whose sidecar it is, and how its pod is protected.
+    pub(crate) fn of_pod(&self, domain: DomainId, session: &Bytes, pod: Option<v1::Pod>) {
+        if let Some(live) = self.lock().get_mut(&(domain, session.clone())) {
+            live.pod = pod;
+        }
+    }
+
+    /// The pods of a binding whose sidecars have a session now, each once, by name.
+    pub(crate) fn pods(&self, domain: DomainId, binding: &str) -> Vec<v1::Pod> {
+        let live = self.lock();
+        let sessions = live.iter().filter(|((of, _), live)| *of == domain && live.binding == binding);
+        let mut pods: Vec<v1::Pod> = sessions.filter_map(|(_, live)| live.pod.clone()).collect();
+        pods.sort_by(|a, b| (&a.name, &a.uid).cmp(&(&b.name, &b.uid)));
+        pods.dedup_by(|a, b| a.uid == b.uid);
+        pods
     }
 
     /// How many sessions of a binding live.
@@ -231,7 +252,7 @@ impl Sessions {
 
 impl Live {
     fn new(binding: String) -> Live {
-        Live { binding, heard: Instant::now(), doubtful: None }
+        Live { binding, heard: Instant::now(), pod: None, doubtful: None }
     }
 }
 

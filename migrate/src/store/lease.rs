@@ -32,7 +32,11 @@ pub async fn acquire(store: &Store, binding: &str, waiting: impl Fn()) -> Result
     let deadline = Instant::now() + WAIT_MAX;
     let mut told = false;
     let lease = loop {
-        let request = v1::AcquireLeaseRequest { binding: binding.to_owned(), holder: holder.clone() };
+        let request = v1::AcquireLeaseRequest {
+            binding: binding.to_owned(),
+            holder: holder.clone(),
+            ..v1::AcquireLeaseRequest::default()
+        };
         match store.migration.clone().acquire_lease(request).await {
             Ok(lease) => break lease.into_inner(),
             Err(status) if status.code() == Code::FailedPrecondition => {

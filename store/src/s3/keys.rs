@@ -1,4 +1,4 @@
-//! Who may read through the S3 face: one secret a domain.
+//! Who may read through the S3 face: one secret a domain, written in a file or derived from a master.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,15 @@ pub struct Keys {
     by_domain: HashMap<String, SecretKey>,
     /// The secret of every domain that `by_domain` does not name: a store of one domain.
     fallback: Option<SecretKey>,
+    /// What the secrets of all other domains are derived from: a store of a cluster.
+    master: Option<[u8; 32]>,
 }
+
+/// What the master's key is drawn for; another release that derived otherwise would have another text.
+const MASTER_CONTEXT: &str = "hawser-store 2026-11 secrets of the S3 face by domain";
+
+/// A master shorter than this could be guessed.
+const MASTER_LEN_MIN: usize = 32;
 
 /// Why the file of S3 keys could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +34,9 @@ pub enum KeysError {
         #[source]
         source: std::io::Error,
     },
+    /// The master is too short to be a secret.
+    #[error("{0} holds less than {MASTER_LEN_MIN} bytes: fill it with `openssl rand -hex 32`")]
+    Master(PathBuf),
     /// A line is not `DOMAIN SECRET`.
     #[error("{path}, line {line}: write `DOMAIN SECRET`, one pair a line")]
     Line {
@@ -61,27 +72,61 @@ impl Keys {
                 }
             }
         }
-        Ok(Keys { by_domain, fallback: fallback.filter(|secret| !secret.is_empty()).map(SecretKey::from) })
+        let fallback = fallback.filter(|secret| !secret.is_empty()).map(SecretKey::from);
+        Ok(Keys { by_domain, fallback, master: None })
+    }
+
+    /// These keys, and one for every domain that has none, derived from the content of `file`.
+    ///
+    /// # Errors
+    /// [`KeysError`]; its text holds no secret.
+    pub fn with_master(self, file: &Path) -> Result<Keys, KeysError> {
+        let content = std::fs::read(file).map_err(|source| KeysError::Read { path: file.to_owned(), source })?;
+        let content = content.trim_ascii();
+        if content.len() < MASTER_LEN_MIN {
+            return Err(KeysError::Master(file.to_owned()));
+        }
+        Ok(Keys { master: Some(blake3::derive_key(MASTER_CONTEXT, content)), ..self })
     }
 
     /// Whether no request can ever be signed right.
     pub fn is_empty(&self) -> bool {
-        self.by_domain.is_empty() && self.fallback.is_none()
+        self.by_domain.is_empty() && self.fallback.is_none() && self.master.is_none()
+    }
+
+    /// The secret of a domain; `None` where it has none.
+    pub fn secret(&self, domain: &str) -> Option<SecretKey> {
+        let derived = || {
+            let hash = blake3::keyed_hash(self.master.as_ref()?, domain.as_bytes());
+            Some(SecretKey::from(hash.to_hex().as_str()))
+        };
+        self.by_domain.get(domain).or(self.fallback.as_ref()).cloned().or_else(derived)
     }
 }
 
 #[async_trait::async_trait]
 impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        self.by_domain.get(access_key).or(self.fallback.as_ref()).cloned().ok_or_else(|| {
+        self.secret(access_key).ok_or_else(|| {
             s3_error!(InvalidAccessKeyId, "the access key is the domain's name, and no secret is set for this one")
         })
     }
 }
 
+/// The service takes keys that others have too.
+pub(super) struct Shared(pub(super) std::sync::Arc<Keys>);
+
+#[async_trait::async_trait]
+impl S3Auth for Shared {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        self.0.get_secret_key(access_key).await
+    }
+}
+
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({} domains, fallback {})", self.by_domain.len(), self.fallback.is_some())
+        let (fallback, master) = (self.fallback.is_some(), self.master.is_some());
+        write!(f, "Keys({} domains, fallback {fallback}, master {master})", self.by_domain.len())
     }
 }
 
@@ -110,5 +155,19 @@ mod tests {
         assert!(keys.get_secret_key("else").await.is_err());
         assert!(!format!("{keys:?}").contains("s3cr3t"));
         assert!(Keys::load(None, Some("x".into())).unwrap().get_secret_key("any").await.is_ok());
+    }
+
+    #[test]
+    fn each_domain_has_its_own_secret_of_a_master() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("master");
+        std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let keys = || Keys::load(None, None).unwrap().with_master(&file);
+        let of = |domain: &str| keys().unwrap().secret(domain).unwrap().expose().to_owned();
+        assert_eq!(of("one").len(), 64);
+        assert_eq!(of("one"), of("one"), "it is the same after a restart");
+        assert_ne!(of("one"), of("two"));
+        std::fs::write(&file, "short").unwrap();
+        assert!(matches!(keys(), Err(KeysError::Master(_))));
     }
 }

@@ -120,6 +120,10 @@ async fn listen(speaker: &Arc<Speaker>, mut up: Streaming<v1::ControlUp>, answer
                     speaker.service.sessions.heard(speaker.domain.id(), &hello.session, &hello.binding);
                     match &message.message {
                         None | Some(Up::Heartbeat(_) | Up::Hello(_)) => {}
+                        Some(Up::Pod(pod)) => {
+                            let pod = Some(pod.clone());
+                            speaker.service.sessions.of_pod(speaker.domain.id(), &hello.session, pod);
+                        }
                         _ if super::prepare::reads_the_state(&message) => held = Some(message),
                         _ => preparing.push_back(prepare(speaker, message)),
                     }

@@ -28,6 +28,7 @@ impl Service {
             last_sequence = known.unwrap_or_default().last_sequence;
             let told = self.sessions.hello(domain.id(), &session, &hello.binding, &hello.open_operations);
             told.map_err(|error| Status::internal(error.to_string()))?;
+            self.sessions.of_pod(domain.id(), &session, hello.pod.clone());
         }
         let times = self.sessions.times();
         let seconds = |time: std::time::Duration| u32::try_from(time.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
@@ -45,7 +46,7 @@ impl Service {
     async fn bind(&self, domain: &Domain, hello: &v1::Hello) -> Result<BindingRow, Status> {
         let _one_at_a_time = self.hello.lock().await;
         let mut told = hello.clone();
-        (told.session, told.role, told.client) = (Bytes::new(), 0, String::new());
+        (told.session, told.role, told.client, told.pod) = (Bytes::new(), 0, String::new(), None);
         told.open_operations.clear();
         let known = self.catalog.bindings(domain.id()).map_err(list_status)?;
         for other in &known {

@@ -72,7 +72,7 @@ impl Speaker {
     pub(super) async fn prepare(&self, message: v1::ControlUp) -> Result<Prepared, Status> {
         let Some(message) = message.message else { return Ok(Prepared::Nothing) };
         match message {
-            Up::Hello(_) | Up::Heartbeat(_) => Ok(Prepared::Nothing),
+            Up::Hello(_) | Up::Heartbeat(_) | Up::Pod(_) => Ok(Prepared::Nothing),
             Up::Recorded(recorded) => self.recorded(recorded).await,
             Up::Read(read) => self.read(read).await,
             Up::Sightings(sightings) => self.sightings(sightings),

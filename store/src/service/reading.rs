@@ -112,6 +112,14 @@ impl v1::catalog_server::Catalog for Reading {
         let buckets = blocking(move || catalog.list_buckets(domain.name(), &binding)).await?;
         Ok(Response::new(v1::ListBucketsReply { buckets }))
     }
+
+    async fn get_s3_key(&self, request: Request<v1::GetS3KeyRequest>) -> Result<Response<v1::S3Key>, Status> {
+        let domain = self.0.domain(request.metadata())?;
+        let secret = self.0.keys.secret(domain.name()).ok_or_else(|| {
+            Status::not_found("no S3 key is set for this domain: start the store with --s3-master or --s3-keys")
+        })?;
+        Ok(Response::new(v1::S3Key { access_key: domain.name().to_owned(), secret: secret.expose().to_owned() }))
+    }
 }
 
 impl Service {

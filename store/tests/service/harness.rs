@@ -192,7 +192,11 @@ impl Client {
     }
 
     pub async fn lease(&self, binding: &str) -> Result<v1::Lease, Status> {
-        let request = v1::AcquireLeaseRequest { binding: binding.into(), holder: "test".into() };
+        let request = v1::AcquireLeaseRequest {
+            binding: binding.into(),
+            holder: "test".into(),
+            ..v1::AcquireLeaseRequest::default()
+        };
         Ok(self.migration().acquire_lease(request).await?.into_inner())
     }
 }
