@@ -9,6 +9,7 @@ pub mod block;
 pub mod change;
 pub mod connect;
 pub mod gap;
+pub mod hello;
 pub mod hosts;
 pub mod key;
 pub mod provider;

@@ -50,6 +50,9 @@ pub enum Failure {
     /// A signal asked for the end; the same command goes on from here.
     #[error("stopped by a signal: the same command goes on from here")]
     Stopped,
+    /// The store does not answer, or the connection to it broke.
+    #[error("{0}")]
+    Away(String),
     /// Something on the way failed; the same command may succeed.
     #[error("{what}")]
     Failed {
@@ -81,7 +84,7 @@ impl Failure {
             Failure::ListingRefused(_) => Exit::ListingRefused,
             Failure::Fenced(_) => Exit::Fenced,
             Failure::GapsLeft(_) => Exit::GapsLeft,
-            Failure::Stopped | Failure::Failed { .. } => Exit::Failed,
+            Failure::Stopped | Failure::Away(_) | Failure::Failed { .. } => Exit::Failed,
         }
     }
 
@@ -110,6 +113,7 @@ mod tests {
         for (failure, code) in [
             (Failure::failed("x"), 1),
             (Failure::Stopped, 1),
+            (Failure::Away(text()), 1),
             (Failure::Usage(text()), 2),
             (Failure::GapsLeft(text()), 4),
             (Failure::Credentials(text()), 5),

@@ -1,6 +1,6 @@
 //! The command line.
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use hawser_api::quantity::Rate;
@@ -22,7 +22,8 @@ the store holds to the provider that the binding names in spec.provider, verifie
 provider into force. It does so only when everything recorded at the old provider has been carried and no write \
 to it is under way: where applications write without rest, the old provider stays in force and it ends with exit \
 code 1, or with 3 for objects that came while it verified. What applications write to the old provider after the \
-switch is recorded in the store and not carried over: point them at the new one. `verify` compares a provider with the store and changes nothing.
+switch is recorded in the store; `backfill --from OLD` and then `replicate --from OLD` carry over what is newer \
+there, and may be started as often as one likes. `verify` compares a provider with the store and changes nothing.
 
 Keys of a provider come from HAWSER_<PROVIDER>_AWS_ACCESS_KEY_ID, …_AWS_SECRET_ACCESS_KEY and \
 …_AWS_SESSION_TOKEN, where <PROVIDER> is its name in the binding in upper case with `-` as `_`; where there are \
@@ -44,6 +45,10 @@ Examples:
   Copy ahead of the day of the move, and leave the provider in force as it is:
     hawser-migrate replicate --binding photos.yaml --store http://127.0.0.1:7070 --to hetzner --no-switch
 
+  After the move, carry over what applications still wrote to or deleted at the old provider:
+    hawser-migrate backfill --binding photos.yaml --store http://127.0.0.1:7070 --from aws
+    hawser-migrate replicate --binding photos.yaml --store http://127.0.0.1:7070 --from aws
+
   Compare every byte at a provider with the store:
     hawser-migrate verify --binding photos.yaml --store http://127.0.0.1:7070 --to hetzner --deep
 
@@ -56,7 +61,7 @@ Exit codes:
   5  a provider refused the credentials
   6  a bucket is missing
   7  a listing was refused: empty, forbidden, or more than 20 % of the objects would be deleted
-  8  another migration of this binding holds the lease";
+  8  another migration of this binding holds the lease, or has begun";
 
 /// One of the three things that migrate does.
 #[derive(Debug, Subcommand)]
@@ -79,7 +84,7 @@ impl Command {
 }
 
 /// What all commands understand.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct Options {
     /// The CloudBinding, a YAML file.
     #[arg(long, value_name = "FILE")]
@@ -126,9 +131,26 @@ pub struct Options {
     /// The root of the store's certificate, PEM; needed for https.
     #[arg(long, value_name = "FILE")]
     pub store_ca: Option<PathBuf>,
+    /// The epoch of the migration that this is a Job of: when another one has begun, it ends with 8.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub epoch: u64,
+    /// Where to write the reason of the end, as one JSON object [default: /dev/termination-log, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub termination_log: Option<PathBuf>,
     /// One JSON object a line instead of text and progress bars.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Where a container of Kubernetes leaves its last word.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+impl Options {
+    /// Where to write the reason of the end, if anywhere.
+    pub fn termination_log(&self) -> Option<&Path> {
+        let usual = Path::new(TERMINATION_LOG);
+        self.termination_log.as_deref().or_else(|| usual.exists().then_some(usual))
+    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@
 #![forbid(unsafe_code)]
 
 pub mod backfill;
-pub mod bandwidth;
 pub mod cloud;
 pub mod failure;
 pub mod flags;
+pub mod limits;
 pub mod progress;
 pub mod replicate;
 pub mod run;
@@ -19,6 +19,7 @@ pub mod store;
 pub mod verify;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_api::v1;
 
@@ -31,20 +32,47 @@ use store::lease;
 /// How a command ends.
 type Outcome = Result<(Exit, Report), Failure>;
 
+/// Times that a command begins anew because the store went away, and how long it is waited for each time.
+const RESTARTS_MAX: u32 = 10;
+const AWAY_MAX: Duration = Duration::from_secs(60);
+
 /// Does what the command line says and prints how it ended.
 pub async fn run(command: &Command) -> Exit {
-    let progress = Arc::new(Progress::new(command.options().json));
-    let outcome = work(command, &progress).await;
-    progress.end(outcome)
+    let options = command.options();
+    let progress = Arc::new(Progress::new(options.json));
+    let outcome = tokio::select! {
+        outcome = work(command, &progress) => outcome,
+        () = run::signal() => Err(Failure::Stopped),
+    };
+    progress.end(outcome, options.termination_log())
 }
 
+/// Works, and where the store goes away meanwhile, begins anew when it is back: every command goes on where
+/// it was.
 async fn work(command: &Command, progress: &Arc<Progress>) -> Outcome {
-    let run = Arc::new(Run::prepare(command.options()).await?);
+    let mut run = Run::prepare(command.options(), Duration::ZERO).await?;
+    for _ in 0..RESTARTS_MAX {
+        match once(command, progress, run).await {
+            Err(Failure::Away(why)) => {
+                let seconds = AWAY_MAX.as_secs();
+                progress.note(&format!("{why}: waiting for it, {seconds} s at most, and going on from there"));
+                run = Run::prepare(command.options(), AWAY_MAX).await?;
+                progress.counts.reset();
+            }
+            outcome => return outcome,
+        }
+    }
+    once(command, progress, run).await
+}
+
+async fn once(command: &Command, progress: &Arc<Progress>, run: Run) -> Outcome {
+    let run = Arc::new(run);
+    let _following = run.follow_binding(progress);
     match command {
-        Command::Verify(_) if run.asks_for_source() => unfenced(verify::run(&run, progress, run.source()?)).await,
-        Command::Verify(_) => unfenced(verify::run(&run, progress, run.target()?)).await,
+        Command::Verify(_) if run.asks_for_source() => verify::run(&run, progress, run.source()?).await,
+        Command::Verify(_) => verify::run(&run, progress, run.target()?).await,
         // What differs is what it would fetch.
-        Command::Backfill(_) if run.dry_run => unfenced(verify::run(&run, progress, run.source()?)).await,
+        Command::Backfill(_) if run.dry_run => verify::run(&run, progress, run.source()?).await,
         Command::Backfill(_) => fenced(&run, progress, async |lease| backfill::run(&run, lease, progress).await).await,
         Command::Replicate(_) => {
             fenced(&run, progress, async |lease| replicate::run(&run, lease, progress).await).await
@@ -52,25 +80,17 @@ async fn work(command: &Command, progress: &Arc<Progress>) -> Outcome {
     }
 }
 
-/// Works without the lease: it changes nothing.
-async fn unfenced(work: impl Future<Output = Outcome>) -> Outcome {
-    tokio::select! {
-        outcome = work => outcome,
-        () = run::signal() => Err(Failure::Stopped),
-    }
-}
-
 /// Works under the binding's lease and stops at once when it is lost: dropping `work` stops every request
 /// that it has under way.
 async fn fenced(run: &Run, progress: &Progress, work: impl AsyncFnOnce(&v1::Lease) -> Outcome) -> Outcome {
     let waiting = || progress.note("another migration of this binding holds the lease: waiting for its end");
-    let held = lease::acquire(&run.store, run.binding.name(), waiting).await?;
+    let held = lease::acquire(&run.store, run.fence(), waiting).await?;
     let outcome = tokio::select! {
         outcome = work(&held.lease) => outcome,
         failure = held.lost() => Err(failure),
         () = run::signal() => Err(Failure::Stopped),
     };
-    if !matches!(outcome, Err(Failure::Fenced(_))) {
+    if !matches!(outcome, Err(Failure::Fenced(_) | Failure::Away(_))) {
         held.release(&run.store).await;
     }
     outcome

@@ -2,7 +2,8 @@
 //!
 //! On a terminal: bars. Elsewhere: a line for each phase and each trouble. With `--json`: one object a line.
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +20,8 @@ const DRAW: Duration = Duration::from_millis(200);
 const TELL: Duration = Duration::from_secs(2);
 /// Troubles that are printed one by one; the rest are only counted.
 const TROUBLES_MAX: u64 = 100;
+/// Characters of the text in a termination log: Kubernetes reads 4 096 bytes of all.
+const TERMINATION_MAX: usize = 900;
 
 /// Counters of a run. Every part of it adds; one task shows.
 #[derive(Default)]
@@ -41,6 +44,17 @@ pub struct Counts {
     pub lag_seconds: AtomicU64,
 }
 
+impl Counts {
+    /// Begins anew with what is there now.
+    pub fn reset(&self) {
+        let Counts { objects_total, objects_done, bytes_total, bytes_done, failed, verified, conflicts, lag_seconds } =
+            self;
+        for count in [objects_total, objects_done, bytes_total, bytes_done, failed, verified, conflicts, lag_seconds] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// How a run shows itself.
 enum Show {
     Bars(ProgressBar),
@@ -54,6 +68,7 @@ pub struct Progress {
     pub counts: Counts,
     show: Show,
     phase: Mutex<&'static str>,
+    paused: AtomicBool,
     troubles: AtomicU64,
     started: u64,
 }
@@ -63,6 +78,8 @@ pub struct Progress {
 pub struct Report {
     /// The exit code's number.
     pub exit: u8,
+    /// Its name.
+    pub reason: String,
     /// What it was asked to do.
     pub command: &'static str,
     /// The provider that was read, by its name.
@@ -89,6 +106,7 @@ impl Progress {
             counts: Counts::default(),
             show,
             phase: Mutex::new("Pending"),
+            paused: AtomicBool::new(false),
             troubles: AtomicU64::new(0),
             started: unix_now(),
         }
@@ -105,6 +123,11 @@ impl Progress {
             Show::Lines => eprintln!("{sentence}"),
             Show::Json => line(&json!({"event": "phase", "phase": phase, "text": sentence})),
         }
+    }
+
+    /// Whether it waits until the binding says otherwise; then this is shown as the phase.
+    pub fn paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Says something that a person should know.
@@ -186,7 +209,10 @@ impl Progress {
         v1::Progress {
             lease: None,
             binding: String::new(),
-            phase: (*self.phase.lock().unwrap_or_else(PoisonError::into_inner)).to_owned(),
+            phase: match self.paused.load(Ordering::Relaxed) {
+                true => "Paused".to_owned(),
+                false => (*self.phase.lock().unwrap_or_else(PoisonError::into_inner)).to_owned(),
+            },
             source: source.to_owned(),
             target: target.to_owned(),
             objects_total: get(&self.counts.objects_total),
@@ -203,14 +229,24 @@ impl Progress {
         }
     }
 
-    /// Prints the end of the run and gives its exit code.
-    pub fn end(&self, outcome: Result<(Exit, Report), Failure>) -> Exit {
+    /// Prints the end of the run and gives its exit code. `log`: where Kubernetes reads the reason from.
+    pub fn end(&self, outcome: Result<(Exit, Report), Failure>, log: Option<&Path>) -> Exit {
+        if let Some(log) = log {
+            let (exit, text) = match &outcome {
+                Ok((exit, report)) => (*exit, report.notes.join("; ")),
+                Err(failure) => (failure.exit(), failure.story()),
+            };
+            let text: String = text.chars().take(TERMINATION_MAX).collect();
+            let reason = json!({"exit": exit as u8, "reason": format!("{exit:?}"), "text": text});
+            // It tells people why; the exit code tells programs, so its failure is none.
+            let _ = std::fs::write(log, format!("{reason}\n"));
+        }
         if let Show::Bars(bar) = &self.show {
             bar.finish_and_clear();
         }
         match outcome {
             Ok((exit, mut report)) => {
-                report.exit = exit as u8;
+                (report.exit, report.reason) = (exit as u8, format!("{exit:?}"));
                 self.print(&report);
                 exit
             }
@@ -232,7 +268,7 @@ impl Progress {
             let counts: serde_json::Map<String, serde_json::Value> =
                 report.counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
             return line(&json!({
-                "event": "end", "exit": report.exit, "command": report.command, "source": report.source,
+                "event": "end", "exit": report.exit, "reason": report.reason, "command": report.command, "source": report.source,
                 "target": report.target, "counts": counts, "notes": report.notes,
             }));
         }

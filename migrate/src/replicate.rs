@@ -1,13 +1,13 @@
 //! From the store to another cloud. In the order of the work: [`preflight`] looks at the target before the
 //! first byte, the source confirms what the store holds, [`round`] after round carries what changed
-//! ([`carry`] decides for one object, [`upload`] sends it), the target is verified, [`force`] moves.
+//! ([`carry`] decides for one object, [`upload`] sends it), the target is verified, [`force`] moves. What
+//! comes to the source later is carried [`over`].
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hawser_api::v1;
-use tokio::sync::Semaphore;
 
 use crate::backfill;
 use crate::cloud::{Cloud, Place};
@@ -23,16 +23,19 @@ pub mod content;
 pub mod force;
 pub mod landing;
 pub mod layout;
+pub mod over;
 pub mod preflight;
 pub mod round;
+pub mod standing;
 pub mod upload;
 
 use preflight::Ready;
 use round::Tally;
+use standing::Way;
 
 /// A round shorter than this is the last one before verifying and before the switch, which the store refuses
-/// while anything came later: see [`force::insist`]. What is recorded at the source after the switch stays
-/// there.
+/// while anything came later: see [`force::insist`]. What is recorded at the source after the switch is
+/// carried [`over`].
 const ROUND_SHORT: Duration = Duration::from_secs(10);
 /// Where the first round begins. Everything that ever changed is asked for, deletes too: an earlier run may
 /// have sent what was deleted since. No object is older than the registration of its binding, tick 1.
@@ -47,10 +50,9 @@ pub struct Route {
     lease: v1::Lease,
     /// The provider whose records are carried.
     source: String,
+    way: Way,
     target: Cloud,
     ready: Ready,
-    /// Requests with a body under way.
-    slots: Semaphore,
     checkpoints: checkpoints::Writer,
     landing: landing::Writer,
     /// Checkpoints that an earlier run left behind, by target.
@@ -76,13 +78,16 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
     let (source, target) = (run.source()?.clone(), run.target()?.clone());
     let mut report =
         Report { command: "replicate", source: source.name.clone(), target: target.name.clone(), ..Report::default() };
-    if source.id() == target.id() {
-        report.notes.push(format!(
-            "{} is in force already: nothing to do. What applications wrote to another provider since it came into \
-             force stays recorded there and is not carried over",
-            target.name
-        ));
-        return Ok((Exit::Done, report));
+    let in_force = run.in_force()?;
+    if target.id() == in_force.id() {
+        return over::run(run, lease, progress, &target, over::former(run, &target)?).await;
+    }
+    if source.id() != in_force.id() && !run.no_switch && !run.dry_run {
+        return Err(Failure::Usage(format!(
+            "{} is in force, and neither {} nor {}: leave --from out to move from it, or name it with --to to carry \
+             over into it",
+            in_force.name, source.name, target.name
+        )));
     }
     let cloud = run.cloud(&target)?;
     progress.phase("Pending", &format!("looking at {} before the first byte", target.name));
@@ -92,7 +97,7 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
         false => force::confirm(run, lease, progress, &source).await?,
     };
 
-    let route = Route::prepare(run, lease, progress, source.id().to_string(), cloud, ready).await?;
+    let route = Route::prepare(run, lease, progress, source.id().to_string(), cloud, ready, Way::Forward).await?;
     progress.phase("Replicating", &format!("{} → {}", source.name, target.name));
     let mut through = follow(&route, BEGINNING).await?;
     report.notes.extend(route.ready.notes.iter().cloned());
@@ -103,7 +108,7 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
 
     let mut verdict = None;
     if route.tally.is_clean() {
-        let mut verified = route.verify().await?;
+        let mut verified = route.verify(through).await?;
         if !verified.holds() {
             // Somebody changed or deleted what we wrote: look at each object instead of believing the records.
             progress
@@ -112,7 +117,7 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
             route.tally.there.store(0, Ordering::Relaxed);
             through = follow(&route, BEGINNING).await?;
             route.doubt.store(false, Ordering::Relaxed);
-            verified = route.verify().await?;
+            verified = route.verify(through).await?;
         }
         verified.tell(&mut report);
         through = follow(&route, through).await?; // what came while it was verified
@@ -128,7 +133,8 @@ async fn migrate(run: &Arc<Run>, lease: &v1::Lease, progress: &Arc<Progress>) ->
         progress.phase("InForce", &format!("{} is in force", target.name));
         report.notes.push(format!("{} is in force (changes carried up to tick {through})", target.name));
         report.notes.push(format!(
-            "what applications write to {} from now on is recorded there and not carried over",
+            "what applications still write to {0} is recorded there: `backfill --from {0}` and `replicate --from {0}` \
+             carry it over",
             source.name
         ));
         if unconfirmed > 0 {
@@ -163,6 +169,7 @@ impl Route {
         source: String,
         target: Cloud,
         ready: Ready,
+        way: Way,
     ) -> Result<Arc<Route>, Failure> {
         let left = checkpoints::left(run, lease, &target.identity).await?;
         Ok(Arc::new(Route {
@@ -170,8 +177,8 @@ impl Route {
             progress: progress.clone(),
             lease: lease.clone(),
             source,
+            way,
             ready,
-            slots: Semaphore::new(run.parallelism),
             checkpoints: checkpoints::Writer::start(run.store.clone(), lease.clone()),
             landing: landing::Writer::start(run.store.clone(), lease.clone()),
             left: Mutex::new(left),
@@ -198,10 +205,11 @@ impl Route {
         force::insist(&self.run.source()?.name, through, force::PAUSE, take, carry).await
     }
 
-    async fn verify(&self) -> Result<Verdict, Failure> {
+    /// Compares the target with what the source had at the tick `through`, up to which it was carried.
+    async fn verify(&self, through: u64) -> Result<Verdict, Failure> {
         let name = &self.target.name;
         self.progress.phase("Verifying", &format!("comparing {name} with what arrived there"));
-        verify::target(&self.run, &self.progress, &self.source, &self.target).await
+        verify::target(&self.run, &self.progress, &self.source, &self.target, through).await
     }
 
     fn exit(&self, verdict: Option<&Verdict>) -> Exit {

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use hawser_api::connect::{self, Caller};
 use hawser_api::v1;
 use hawser_api::v1::capture_client::CaptureClient;
 use hawser_api::v1::catalog_client::CatalogClient;
 use hawser_api::v1::migration_client::MigrationClient;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
+use tokio::time::{Instant, sleep};
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::failure::Failure;
 
@@ -20,30 +20,16 @@ pub mod cut;
 pub mod lease;
 pub mod session;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Flow control: bodies of 16 objects come down one connection.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// Largest message: a block of 8 MiB's inline quarter, a page of 1 000 keys of 1 KiB.
 const MESSAGE_MAX: usize = 16 * 1024 * 1024;
 
-/// Says in every call who is asking.
-#[derive(Clone)]
-pub struct Asking {
-    name: &'static str,
-    value: MetadataValue<Ascii>,
-}
+/// The pauses between asking a store that does not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(5);
 
-impl Interceptor for Asking {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(self.name, self.value.clone());
-        Ok(request)
-    }
-}
+type Line = InterceptedService<Channel, Caller>;
 
-type Line = InterceptedService<Channel, Asking>;
-
-/// The connection to the store; clones share it.
+/// The connection to the store; clones share it. It connects again by itself.
 #[derive(Clone)]
 pub struct Store {
     /// Reading the copy.
@@ -55,54 +41,50 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects to the store at `url` for the domain.
+    /// The store at `url`, for the domain; nothing is sent yet.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for what is wrong with the flags, [`Failure::Failed`] when nobody answers.
-    pub async fn connect(url: &str, domain: &str, token: Option<&Path>, ca: Option<&Path>) -> Result<Store, Failure> {
-        let mut endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(|error| Failure::Usage(format!("--store {url}: {error}: write it like http://127.0.0.1:7070")))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(20));
-        if url.starts_with("https:") {
-            let Some(path) = ca else {
-                return Err(Failure::Usage(format!("--store {url} needs --store-ca with the root of its certificate")));
-            };
-            let pem = read("--store-ca", path)?;
-            endpoint = endpoint
-                .tls_config(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)))
-                .map_err(|error| Failure::Usage(format!("--store-ca {}: {error}", path.display())))?;
+    /// [`Failure::Usage`] for what is wrong with the flags.
+    pub fn at(url: &str, domain: &str, token: Option<&Path>, ca: Option<&Path>) -> Result<Store, Failure> {
+        if url.starts_with("https:") && ca.is_none() {
+            return Err(Failure::Usage(format!("--store {url} needs --store-ca with the root of its certificate")));
         }
-        let asking = asking(domain, token)?;
-        let channel =
-            endpoint.connect().await.map_err(|error| Failure::because(format!("reach the store at {url}"), error))?;
+        let place = connect::Store {
+            url: url.to_owned(),
+            domain: domain.to_owned(),
+            token_file: token.map(Path::to_owned),
+            ca_file: ca.map(Path::to_owned),
+        };
+        let (channel, caller) =
+            place.channel().map_err(|error| Failure::Usage(Failure::because("reach the store", error).story()))?;
         Ok(Store {
-            catalog: CatalogClient::with_interceptor(channel.clone(), asking.clone())
+            catalog: CatalogClient::with_interceptor(channel.clone(), caller.clone())
                 .max_decoding_message_size(MESSAGE_MAX),
-            migration: MigrationClient::with_interceptor(channel.clone(), asking.clone())
+            migration: MigrationClient::with_interceptor(channel.clone(), caller.clone())
                 .max_decoding_message_size(MESSAGE_MAX)
                 .max_encoding_message_size(MESSAGE_MAX),
-            capture: CaptureClient::with_interceptor(channel, asking).max_encoding_message_size(MESSAGE_MAX),
+            capture: CaptureClient::with_interceptor(channel, caller).max_encoding_message_size(MESSAGE_MAX),
         })
     }
-}
 
-fn asking(domain: &str, token: Option<&Path>) -> Result<Asking, Failure> {
-    let (name, text) = match token {
-        Some(path) => {
-            let token = read("--token-file", path)?;
-            ("authorization", format!("Bearer {}", String::from_utf8_lossy(&token).trim()))
+    /// Registers the binding, and hears who is in force; waits so long for a store that does not answer.
+    ///
+    /// # Errors
+    /// What the store refuses, and [`Failure::Away`] when it never answered.
+    pub async fn register(&self, hello: &v1::Hello, patience: Duration) -> Result<v1::Welcome, Failure> {
+        let (since, mut pause) = (Instant::now(), ASK_AGAIN);
+        loop {
+            let asked = self.migration.clone().register(hello.clone()).await.map_err(refusal("register the binding"));
+            match asked {
+                Err(Failure::Away(_)) if since.elapsed() + pause < patience => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(ASK_AGAIN_MAX);
+                }
+                Err(failure) => return Err(failure),
+                Ok(welcome) => return Ok(welcome.into_inner()),
+            }
         }
-        None => ("hawser-domain", domain.to_owned()),
-    };
-    let mut value = MetadataValue::<Ascii>::try_from(text)
-        .map_err(|_| Failure::Usage(format!("the {name} for the store has characters that a header cannot have")))?;
-    value.set_sensitive(token.is_some());
-    Ok(Asking { name, value })
+    }
 }
 
 /// A file that a flag names.
@@ -119,37 +101,21 @@ pub fn refusal(doing: &str) -> impl Fn(Status) -> Failure {
         Code::FailedPrecondition | Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => {
             Failure::Usage(format!("{doing}: the store refused: {}", status.message()))
         }
+        Code::Aborted => Failure::Fenced(format!("{doing}: {}", status.message())),
+        _ if is_away(&status) => Failure::Away(format!("{doing}: the store does not answer: {}", status.message())),
         _ => Failure::failed(format!("{doing}: the store: {:?}: {}", status.code(), status.message())),
     }
 }
 
-/// What migrate says of itself and of the binding when it first speaks to the store.
-pub fn hello(binding: &hawser_api::binding::CloudBinding, session: [u8; 16]) -> v1::Hello {
-    let spec = &binding.spec;
-    v1::Hello {
-        session: session.to_vec().into(),
-        binding: binding.name().to_owned(),
-        namespace: binding.domain().to_owned(),
-        providers: spec
-            .providers
-            .iter()
-            .map(|provider| v1::Provider { name: provider.name.clone(), identity: provider.id().to_string() })
-            .collect(),
-        spec_provider: spec.provider.clone(),
-        buckets: spec
-            .buckets
-            .iter()
-            .map(|bucket| v1::Bucket {
-                name: bucket.name.clone(),
-                names: bucket.names.iter().map(|(provider, name)| (provider.clone(), name.clone())).collect(),
-            })
-            .collect(),
-        block_size: spec.block_size.bytes() as u32,
-        retention_versions: spec.retention.as_ref().and_then(|retention| retention.versions).unwrap_or_default(),
-        retention_days: spec.retention.as_ref().and_then(|retention| retention.days).unwrap_or_default(),
-        role: v1::Role::Migrate.into(),
-        open_operations: Vec::new(),
-        client: concat!("hawser-migrate/", env!("CARGO_PKG_VERSION")).to_owned(),
-        pod: None,
-    }
+/// Whether the connection to the store broke, or there is none: what was asked may be asked again.
+pub fn is_away(status: &Status) -> bool {
+    let broken = std::error::Error::source(status).is_some(); // it did not come over the wire
+    status.code() == Code::Unavailable
+        || (broken && matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal))
+}
+
+/// What migrate says of itself and of the binding when it speaks to the store in a session.
+pub fn hello(binding: &hawser_api::CloudBinding, session: [u8; 16]) -> v1::Hello {
+    let client = concat!("hawser-migrate/", env!("CARGO_PKG_VERSION"));
+    v1::Hello { session: session.to_vec().into(), ..hawser_api::hello::hello(binding, v1::Role::Migrate, client) }
 }

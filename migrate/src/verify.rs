@@ -14,9 +14,12 @@ use hawser_api::v1;
 use crate::cloud::{Cloud, Fault, Place, headers};
 use crate::failure::{Exit, Failure};
 use crate::progress::{Progress, Report};
-use crate::replicate::compare;
+use crate::replicate::{compare, round};
 use crate::run::Run;
 use crate::store::refusal;
+
+/// Instead of a tick: what is current when it is asked for.
+const NOW: u64 = 0;
 
 /// HEADs under way for each object that could be sent at the same time.
 const HEADS_PER_SLOT: usize = 2;
@@ -60,7 +63,7 @@ pub async fn run(run: &Run, progress: &Progress, provider: &Provider) -> Result<
     progress.phase("Verifying", &format!("comparing {} with the store", provider.name));
     let names = ("", provider.name.as_str());
     let verdict = tokio::select! {
-        verdict = target(run, progress, &in_force, &cloud) => verdict,
+        verdict = target(run, progress, &in_force, &cloud, NOW) => verdict,
         () = progress.keep_showing(&run.store, None, names) => Err(Failure::Stopped),
     }?;
     let mut report = Report {
@@ -77,11 +80,18 @@ pub async fn run(run: &Run, progress: &Progress, provider: &Provider) -> Result<
     Ok((if verdict.holds() { Exit::Done } else { Exit::Differences }, report))
 }
 
-/// Compares `cloud` with its records, and these with what is current at the provider `source`.
-pub async fn target(run: &Run, progress: &Progress, source: &str, cloud: &Cloud) -> Result<Verdict, Failure> {
+/// Compares `cloud` with its records, and these with what was current at the provider `source` at the tick
+/// `through`: what was recorded there later, and may have been carried already, is no difference.
+pub async fn target(
+    run: &Run,
+    progress: &Progress,
+    source: &str,
+    cloud: &Cloud,
+    through: u64,
+) -> Result<Verdict, Failure> {
     let mut verdict = Verdict { extra_differs: source == cloud.identity, ..Verdict::default() };
     for bucket in buckets(run).await? {
-        let checked = check_bucket(run, progress, source, cloud, &bucket).await?;
+        let checked = check_bucket(run, progress, (source, through), cloud, &bucket).await?;
         verdict.verified += checked.verified;
         verdict.differences += checked.differences;
         verdict.extra += checked.extra;
@@ -128,13 +138,13 @@ enum Compared {
 async fn check_bucket(
     run: &Run,
     progress: &Progress,
-    source: &str,
+    (source, through): (&str, u64),
     cloud: &Cloud,
     stored: &str,
 ) -> Result<Verdict, Failure> {
     let bound = run.binding.spec.buckets.iter().find(|bucket| bucket.name == stored);
     let bucket = bound.map_or(stored, |bucket| bucket.name_at(&cloud.name));
-    let check = Check { run, progress, source, cloud, stored, bucket };
+    let check = Check { run, progress, source, through, cloud, stored, bucket };
     if !run.deep {
         let listed = check.listing().await?;
         let (verdict, recorded) = check.records(Heads::WhereNeeded).await?;
@@ -155,6 +165,7 @@ struct Check<'a> {
     progress: &'a Progress,
     /// The provider whose current objects should be there.
     source: &'a str,
+    through: u64,
     cloud: &'a Cloud,
     /// The store's name of the bucket, and the provider's.
     stored: &'a str,
@@ -164,13 +175,13 @@ struct Check<'a> {
 impl Check<'_> {
     /// Compares every recorded object; the fingerprint is of those that are as they should be.
     async fn records(&self, heads: Heads) -> Result<(Verdict, Fingerprint), Failure> {
-        let Check { run, progress, source, cloud, stored, bucket } = *self;
+        let Check { run, progress, source, through, cloud, stored, bucket } = *self;
         let alone = source == cloud.identity;
-        let there = records(run, &cloud.identity, stored).await?;
-        let meant = if alone { stream::empty().boxed() } else { records(run, source, stored).await? };
+        let there = records(run, &cloud.identity, stored, NOW).await?;
+        let meant = if alone { stream::empty().boxed() } else { records(run, source, stored, through).await? };
         let compared = joined(meant, there)
-            .map_ok(|pair| compare_pair(run, cloud, bucket, pair, alone, heads))
-            .try_buffer_unordered(run.parallelism * HEADS_PER_SLOT);
+            .map_ok(|pair| compare_pair(run, cloud, bucket, pair, (alone, through), heads))
+            .try_buffer_unordered(run.limits.parallelism() * HEADS_PER_SLOT);
         let mut compared = std::pin::pin!(compared);
         let mut verdict = Verdict::default();
         let mut recorded = Fingerprint::default();
@@ -209,7 +220,7 @@ impl Check<'_> {
         let mut pages = std::pin::pin!(pages(self.run, self.cloud, self.bucket));
         while let Some(page) = pages.try_next().await? {
             let looked_up =
-                stream::iter(page).map(|object| self.record_of(object)).buffer_unordered(self.run.parallelism);
+                stream::iter(page).map(|object| self.record_of(object)).buffer_unordered(self.run.limits.parallelism());
             let mut looked_up = std::pin::pin!(looked_up);
             while let Some((place, record, etag)) = looked_up.try_next().await? {
                 match record {
@@ -273,7 +284,7 @@ async fn compare_pair(
     cloud: &Cloud,
     bucket: &str,
     pair: Pair,
-    alone: bool,
+    (alone, through): (bool, u64),
     heads: Heads,
 ) -> Result<Compared, Failure> {
     let key = pair.0.iter().chain(&pair.1).find_map(|entry| entry.object.as_ref()).map(|object| object.key.clone());
@@ -283,15 +294,23 @@ async fn compare_pair(
     let there = match (meant, there) {
         (Some(meant), _) if !meant.content_known => return Ok(Compared::Passed), // counted where it was to be sent
         (Some(_), None) if run.conflicts == Conflicts::KeepTarget => return Ok(Compared::Passed),
-        (Some(_), None) => return differs("it was never recorded there".to_owned()),
+        (Some(_), None) => {
+            // It may have been deleted at both since.
+            let gone = known(run, cloud, &place, "").await?.current;
+            return match gone.is_some_and(|gone| came_later(&gone, through)) {
+                true => Ok(Compared::Passed),
+                false => differs("it was never recorded there".to_owned()),
+            };
+        }
         (Some(meant), Some(there)) => {
             let newer = there.tick > meant.tick;
-            if meant.content != there.content && (!newer || is_ours(run, &place, cloud).await?) {
+            let settled = newer && (came_later(&there, through) || !is_ours(run, &place, cloud).await?);
+            if meant.content != there.content && !settled {
                 return differs("another content was recorded there".to_owned());
             }
             there
         }
-        (None, Some(there)) if alone => there,
+        (None, Some(there)) if alone || came_later(&there, through) => there,
         (None, Some(there)) => match is_ours(run, &place, cloud).await? {
             true => return differs("it was deleted at the source".to_owned()),
             false => there,
@@ -319,6 +338,11 @@ async fn compare_pair(
     }
 }
 
+/// Whether a migration carried it from a record that came after `through`.
+fn came_later(there: &v1::ObjectEntry, through: u64) -> bool {
+    through != NOW && there.landed_from > through
+}
+
 /// Whether a record has nothing that a listing does not show.
 fn is_bare(record: &v1::ObjectEntry) -> bool {
     record.metadata.as_ref().is_some_and(|metadata| {
@@ -343,14 +367,7 @@ async fn is_ours(run: &Run, place: &Place, cloud: &Cloud) -> Result<bool, Failur
 }
 
 async fn known(run: &Run, cloud: &Cloud, place: &Place, etag: &str) -> Result<v1::KnownReply, Failure> {
-    let object = v1::ObjectRef {
-        provider: cloud.identity.clone(),
-        bucket: place.bucket.clone(),
-        key: place.key.as_bytes().to_vec().into(),
-    };
-    let request = v1::KnownRequest { object: Some(object), etag: etag.to_owned(), version_id: String::new() };
-    let known = run.store.migration.clone().known(request).await.map_err(refusal("ask what is known"))?;
-    Ok(known.into_inner())
+    round::known(run, &cloud.identity, place, etag, "").await
 }
 
 /// What differs between a record and what HEAD, and with `--deep` GET, shows.
@@ -360,6 +377,7 @@ async fn compare_object(
     place: &Place,
     record: &v1::ObjectEntry,
 ) -> Result<Option<String>, Fault> {
+    run.limits.going().await;
     let head = cloud.head(place, None).await?;
     if head.etag != record.etag {
         return Ok(Some(format!("ETag {} instead of {}", head.etag, record.etag)));
@@ -369,7 +387,7 @@ async fn compare_object(
         return Ok(Some(why));
     }
     if run.deep && record.content_known {
-        run.bandwidth.take(head.size).await;
+        run.limits.take(head.size).await;
         let (_, body) = cloud.get(place, &head.etag).await?;
         let object = record.object.clone().unwrap_or_default();
         let content = crate::replicate::content::Content {
@@ -386,17 +404,19 @@ async fn compare_object(
     Ok(None)
 }
 
-/// The current objects that the store holds of a bucket at a provider, in key order.
+/// The objects that the store holds of a bucket at a provider as current at a tick, in key order.
 async fn records(
     run: &Run,
     provider: &str,
     bucket: &str,
+    at_tick: u64,
 ) -> Result<BoxStream<'static, Result<v1::ObjectEntry, Failure>>, Failure> {
     let request = v1::ListObjectsRequest {
         bucket: bucket.to_owned(),
         provider: provider.to_owned(),
         prefix: run.prefix.clone().into_bytes().into(),
         binding: run.binding.name().to_owned(),
+        at_tick,
         ..v1::ListObjectsRequest::default()
     };
     match run.store.catalog.clone().list_objects(request).await {

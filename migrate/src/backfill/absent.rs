@@ -27,7 +27,7 @@ impl Backfill<'_> {
             }
         }
         let keys = self.absent_keys(bucket).await?.map_err(refusal("list absent keys"));
-        keys.try_for_each_concurrent(self.run.parallelism, async |entry| {
+        keys.try_for_each_concurrent(self.run.limits.parallelism(), async |entry| {
             let place = place(&entry);
             let begin_tick = self.session.stamp().tick;
             match self.cloud.head(&place, None).await {
@@ -54,7 +54,7 @@ impl Backfill<'_> {
         let keys = self.absent_keys(bucket).await?.map_err(refusal("list absent keys"));
         let gone = keys
             .map_ok(|entry| async move { Ok(u64::from(self.cloud.head(&place(&entry), None).await.is_err())) })
-            .try_buffer_unordered(self.run.parallelism)
+            .try_buffer_unordered(self.run.limits.parallelism())
             .try_fold(0, async |gone, one| Ok(gone + one))
             .await?;
         if is_believed(gone, recorded) {
@@ -111,7 +111,7 @@ impl Backfill<'_> {
             let object = gap.object.filter(|object| object.provider == self.cloud.identity && !object.key.is_empty());
             Ok(object.map(|object| Place { bucket: object.bucket, key: ObjectKey::from_bytes(object.key) }))
         });
-        gaps.try_for_each_concurrent(self.run.parallelism, async |place| {
+        gaps.try_for_each_concurrent(self.run.limits.parallelism(), async |place| {
             let wish = Wish { place, etag: String::new(), size: 0 };
             let outcome = self.fetch(&wish).await;
             self.count(&wish.place.bucket, &wish, outcome)

@@ -60,6 +60,7 @@ enum Reading {
 impl Backfill<'_> {
     /// Fetches one object, again while writes overlap it.
     pub(super) async fn fetch(&self, wish: &Wish) -> Result<Fetched, Failure> {
+        let _slot = self.run.limits.slot().await;
         let mut etag = wish.etag.clone();
         let mut last = String::new();
         for reading in 0..READINGS_MAX {
@@ -167,7 +168,7 @@ impl Backfill<'_> {
                 while gathered < OFFER_BYTES {
                     let Some(bytes) = body.next().await else { return Ok(true) };
                     let bytes = bytes.map_err(|error| Fault::Unreachable(error.to_string()))?;
-                    self.run.bandwidth.take(bytes.len() as u64).await;
+                    self.run.limits.take(bytes.len() as u64).await;
                     self.progress.counts.bytes_done.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                     gathered += bytes.len();
                     cutter.take(&bytes, &mut next);

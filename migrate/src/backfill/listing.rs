@@ -13,6 +13,7 @@ use super::fetch::Wish;
 use crate::cloud::listing::Page;
 use crate::cloud::{Fault, Place};
 use crate::failure::Failure;
+use crate::limits::PARALLELISM_MAX;
 use crate::store::refusal;
 
 /// Pages between the listing and the store, and wishes between the store and the fetchers.
@@ -129,7 +130,7 @@ impl Backfill<'_> {
             self.progress.counts.objects_done.fetch_add(1, Ordering::Relaxed);
             (wish, outcome)
         });
-        let mut fetches = std::pin::pin!(fetches.buffer_unordered(self.run.parallelism));
+        let mut fetches = std::pin::pin!(fetches.buffer_unordered(PARALLELISM_MAX));
         while let Some((wish, outcome)) = fetches.next().await {
             self.count(bucket, &wish, outcome)?;
         }

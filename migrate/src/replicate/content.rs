@@ -10,8 +10,8 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use hawser_api::v1;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::bandwidth::Bandwidth;
 use crate::cloud::Fault;
+use crate::limits::Limits;
 use crate::store::Store;
 
 /// Bodies up to this are read into memory first.
@@ -55,7 +55,7 @@ impl Content {
     }
 
     /// The body of a request that sends it.
-    pub async fn body(self, line: &Arc<Bandwidth>) -> Result<SdkBody, Fault> {
+    pub async fn body(self, line: &Arc<Limits>) -> Result<SdkBody, Fault> {
         if self.len > MEMORY_MAX {
             let line = line.clone();
             return Ok(SdkBody::retryable(move || {
@@ -75,7 +75,7 @@ impl Content {
     }
 }
 
-fn bounded(content: &Content, line: &Arc<Bandwidth>) -> Bodies {
+fn bounded(content: &Content, line: &Arc<Limits>) -> Bodies {
     let line = line.clone();
     Box::pin(content.stream().and_then(move |bytes| {
         let line = line.clone();

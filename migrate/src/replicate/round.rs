@@ -3,19 +3,23 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use futures::{Stream, StreamExt, TryStreamExt};
 use hawser_api::ObjectKey;
+use hawser_api::binding::Conflicts;
 use hawser_api::v1;
 use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::carry::{Carry, End, Record, Seen, Step, Wanted};
 use super::layout::Layout;
+use super::standing::{self, Way};
 use super::upload::Shipment;
 use super::{Route, compare};
 use crate::cloud::read::Head;
 use crate::cloud::write::{Guard, Written};
-use crate::cloud::{Fault, Place, headers};
+use crate::cloud::{Fault, Place};
 use crate::failure::Failure;
+use crate::run::Run;
 use crate::store::refusal;
 
 /// Objects in preparation for each request under way: their content is read and their checkpoint is
@@ -68,14 +72,7 @@ impl Tally {
 
 /// Carries every change after `after`.
 pub async fn carry_all(route: &Arc<Route>, after: u64) -> Result<Round, Failure> {
-    let doing = "ask what changed";
-    let request = v1::ChangesRequest {
-        lease: Some(route.lease.clone()),
-        provider: route.source.clone(),
-        after_tick: after,
-        prefix: route.run.prefix.clone().into_bytes().into(),
-    };
-    let mut changes = route.run.store.migration.clone().changes(request).await.map_err(refusal(doing))?.into_inner();
+    let mut changes = std::pin::pin!(changes(&route.run, &route.lease, &route.source, after).await?);
     let mut round = Round { through: after, seen: 0 };
     let mut workers: JoinSet<(Place, Result<(), Failure>)> = JoinSet::new();
     let mut under_way: HashSet<Place> = HashSet::new();
@@ -90,18 +87,19 @@ pub async fn carry_all(route: &Arc<Route>, after: u64) -> Result<Round, Failure>
                 (place, outcome)
             });
         }
-        let room = next.is_none() && workers.len() < route.run.parallelism * PREPARED_PER_SLOT;
+        let room = next.is_none() && workers.len() < route.run.limits.parallelism() * PREPARED_PER_SLOT;
         tokio::select! {
             Some(done) = workers.join_next(), if !workers.is_empty() => {
                 let (place, outcome) = done.map_err(|error| Failure::because("carry an object", error))?;
                 under_way.remove(&place);
                 outcome?;
             }
-            change = changes.message(), if more && room => match change.map_err(refusal(doing))?.and_then(|change| change.change) {
-                Some(v1::change::Change::Object(entry)) => {
+            change = changes.next(), if more && room => match change.transpose()? {
+                Some(v1::change::Change::Object(entry)) if route.carries(&entry) => {
                     round.seen += 1;
-                    next = route.place_of(&entry).map(|place| (place, entry));
+                    next = place_of(&route.run, &route.target.name, &entry).map(|place| (place, entry));
                 }
+                Some(v1::change::Change::Object(_)) => {}
                 Some(v1::change::Change::ThroughTick(tick)) => round.through = tick,
                 None => more = false,
             },
@@ -115,15 +113,56 @@ pub async fn carry_all(route: &Arc<Route>, after: u64) -> Result<Round, Failure>
     Ok(round)
 }
 
+/// What changed at `source` after the tick `after`, and last the tick after which to ask again.
+pub async fn changes(
+    run: &Run,
+    lease: &v1::Lease,
+    source: &str,
+    after: u64,
+) -> Result<impl Stream<Item = Result<v1::change::Change, Failure>> + use<>, Failure> {
+    let doing = "ask what changed";
+    let request = v1::ChangesRequest {
+        lease: Some(lease.clone()),
+        provider: source.to_owned(),
+        after_tick: after,
+        prefix: run.prefix.clone().into_bytes().into(),
+    };
+    let changes = run.store.migration.clone().changes(request).await.map_err(refusal(doing))?.into_inner();
+    Ok(changes.map_err(refusal(doing)).try_filter_map(async |change| Ok(change.change)).boxed())
+}
+
+/// Where an object of the source goes at the provider of this name; `None` when its bucket is not bound any
+/// more.
+pub fn place_of(run: &Run, target: &str, entry: &v1::ObjectEntry) -> Option<Place> {
+    let buckets = &run.binding.spec.buckets;
+    let bound = buckets.iter().find(|bucket| bucket.is_every() || bucket.name == entry.bucket)?;
+    let bucket = if bound.is_every() { &entry.bucket } else { bound.name_at(target) };
+    let key = entry.object.as_ref().map(|object| object.key.clone()).unwrap_or_default();
+    let place = Place { bucket: bucket.to_owned(), key: ObjectKey::from_bytes(key) };
+    run.covers(&place.key).then_some(place)
+}
+
+/// What the store knows of a key at the provider `identity`, and of a version of it.
+pub async fn known(
+    run: &Run,
+    identity: &str,
+    place: &Place,
+    etag: &str,
+    version_id: &str,
+) -> Result<v1::KnownReply, Failure> {
+    let object = v1::ObjectRef {
+        provider: identity.to_owned(),
+        bucket: place.bucket.clone(),
+        key: place.key.as_bytes().to_vec().into(),
+    };
+    let request = v1::KnownRequest { object: Some(object), etag: etag.to_owned(), version_id: version_id.to_owned() };
+    Ok(run.store.migration.clone().known(request).await.map_err(refusal("ask what is known"))?.into_inner())
+}
+
 impl Route {
-    /// Where an object of the source goes; `None` when its bucket is not bound any more.
-    fn place_of(&self, entry: &v1::ObjectEntry) -> Option<Place> {
-        let buckets = &self.run.binding.spec.buckets;
-        let bound = buckets.iter().find(|bucket| bucket.is_every() || bucket.name == entry.bucket)?;
-        let bucket = if bound.is_every() { &entry.bucket } else { bound.name_at(&self.target.name) };
-        let key = entry.object.as_ref().map(|object| object.key.clone()).unwrap_or_default();
-        let place = Place { bucket: bucket.to_owned(), key: ObjectKey::from_bytes(key) };
-        self.run.covers(&place.key).then_some(place)
+    /// Whether a change at the source is one to carry.
+    fn carries(&self, entry: &v1::ObjectEntry) -> bool {
+        self.way == Way::Forward || standing::speaks(entry)
     }
 
     /// Carries one object and counts how it ended. Only what ends the run is an error.
@@ -135,7 +174,9 @@ impl Route {
             counts.bytes_total.fetch_add(entry.size, Ordering::Relaxed);
         }
         let known = entry.content_known && entry.metadata.as_ref().is_some_and(|metadata| metadata.headers_known);
-        let outcome = match known || deleted {
+        // What is in doubt at a provider that is not in force may be older than what was carried of it.
+        let in_doubt = self.way == Way::Over && !entry.gap.is_empty();
+        let outcome = match (known || deleted) && !in_doubt {
             true => self.follow(place, entry, deleted).await?,
             false => {
                 self.tally.unknown.fetch_add(1, Ordering::Relaxed);
@@ -182,8 +223,10 @@ impl Route {
         let wanted = if deleted { Wanted::Absence } else { Wanted::Object };
         let unfinished = self.left.lock().unwrap_or_else(PoisonError::into_inner).contains_key(place);
         let doubted = unfinished || self.doubt.load(Ordering::Relaxed);
-        let record = self.record(place, entry, deleted).await?;
-        let mut carry = Carry::begin(wanted, record, guards, self.run.conflicts, doubted);
+        let record = self.record(place, entry).await?;
+        // What is at the provider in force and not recorded is more likely a pod's newer one than anything else.
+        let conflicts = if self.way == Way::Over { Conflicts::KeepTarget } else { self.run.conflicts };
+        let mut carry = Carry::begin(wanted, record, guards, conflicts, doubted);
         if self.run.dry_run {
             return Ok(Ok(dry(wanted, &carry.step)));
         }
@@ -209,7 +252,7 @@ impl Route {
                     Err(Fault::NotFound | Fault::Precondition) => Seen::Refused,
                     Err(fault) => return Ok(Err(fault)),
                 },
-                Step::Ask { .. } => match self.is_ours(place, &head).await? {
+                Step::Ask { .. } => match self.is_ours(place, entry, &head).await? {
                     Ok(ours) => Seen::Recorded(ours),
                     Err(Fault::NotFound | Fault::Precondition) => Seen::Refused,
                     Err(fault) => return Ok(Err(fault)),
@@ -244,31 +287,13 @@ impl Route {
     }
 
     /// What the store recorded of the key at the target, as far as it matters.
-    async fn record(&self, place: &Place, entry: &v1::ObjectEntry, deleted: bool) -> Result<Record, Failure> {
+    async fn record(&self, place: &Place, entry: &v1::ObjectEntry) -> Result<Record, Failure> {
         // After the first round even a fresh bucket has records of ours.
         if self.ready.fresh.contains(&place.bucket) && self.tally.rounds.load(Ordering::Relaxed) == 0 {
             return Ok(Record::Nothing);
         }
-        let known = self.known(place, "", "").await?;
-        let Some(there) = known.current else { return Ok(Record::Nothing) };
-        let before = known.ours || there.tick < entry.tick;
-        let gone = there.tombstone || there.delete_marker;
-        Ok(match (gone, before) {
-            (true, true) => Record::Gone,
-            (false, _) if !deleted && is_same(entry, &there) => Record::Same { etag: there.etag },
-            (false, true) => Record::Older { etag: there.etag },
-            (_, false) => Record::Newer,
-        })
-    }
-
-    async fn known(&self, place: &Place, etag: &str, version_id: &str) -> Result<v1::KnownReply, Failure> {
-        let request = v1::KnownRequest {
-            object: Some(self.object_ref(place)),
-            etag: etag.to_owned(),
-            version_id: version_id.to_owned(),
-        };
-        let mut migration = self.run.store.migration.clone();
-        Ok(migration.known(request).await.map_err(refusal("ask what is known"))?.into_inner())
+        let known = known(&self.run, &self.target.identity, place, "", "").await?;
+        Ok(standing::record(self.way, entry, known))
     }
 
     async fn is_equal(&self, place: &Place, entry: &v1::ObjectEntry, head: &Head) -> Result<bool, Fault> {
@@ -281,8 +306,22 @@ impl Route {
     }
 
     /// Whether what is there was recorded once, or is what an earlier run was about to write.
-    async fn is_ours(&self, place: &Place, head: &Head) -> Result<Result<bool, Fault>, Failure> {
-        if self.known(place, &head.etag, &head.version_id).await?.recorded {
+    async fn is_ours(
+        &self,
+        place: &Place,
+        entry: &v1::ObjectEntry,
+        head: &Head,
+    ) -> Result<Result<bool, Fault>, Failure> {
+        let known = known(&self.run, &self.target.identity, place, &head.etag, &head.version_id).await?;
+        let recorded = match self.way {
+            Way::Forward => known.recorded,
+            // Where pods write, what was recorded once may have come after all the same.
+            Way::Over => match standing::record(self.way, entry, known) {
+                Record::Older { etag } => etag == head.etag,
+                Record::Nothing | Record::Same { .. } | Record::Gone | Record::Newer => false,
+            },
+        };
+        if recorded {
             return Ok(Ok(true));
         }
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned();
@@ -342,6 +381,7 @@ impl Route {
             End::There => &tally.there,
             End::Deleted => &tally.deleted,
             End::Newer => &tally.newer,
+            End::Kept if self.way == Way::Over => &tally.newer,
             End::Kept => &tally.kept,
             End::Foreign => &tally.foreign,
             End::Restless => &tally.failed,
@@ -358,13 +398,4 @@ fn dry(wanted: Wanted, step: &Step) -> End {
         (_, Wanted::Object) => End::Sent,
         (_, Wanted::Absence) => End::Deleted,
     }
-}
-
-/// Whether the target's record has the content and the carried metadata of the source's.
-fn is_same(entry: &v1::ObjectEntry, there: &v1::ObjectEntry) -> bool {
-    let carried = |entry: &v1::ObjectEntry| {
-        let metadata = entry.metadata.clone().unwrap_or_default();
-        (headers::carried(&metadata), metadata.tags)
-    };
-    !entry.content.is_empty() && entry.content == there.content && carried(entry) == carried(there)
 }

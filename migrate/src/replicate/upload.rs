@@ -52,13 +52,13 @@ impl Route {
         let content = self.content(entry, 0, entry.size);
         let (durable, body) = tokio::join!(
             self.checkpoints.put(self.checkpoint(shipment, String::new())),
-            content.body(&self.run.bandwidth)
+            content.body(&self.run.limits)
         );
         durable?;
         let carried = carried(entry);
         let written = match body {
             Ok(body) => {
-                let _slot = self.slot().await;
+                let _slot = self.run.limits.slot().await;
                 self.target.put(shipment.place, body, entry.size, &carried, guard).await
             }
             Err(fault) => Err(fault),
@@ -125,8 +125,8 @@ impl Route {
             self.progress.counts.bytes_done.fetch_add(piece.len, Ordering::Relaxed);
             return Ok(part.clone());
         }
-        let _slot = self.slot().await;
-        let body = self.content(shipment.entry, piece.offset, piece.len).body(&self.run.bandwidth).await?;
+        let _slot = self.run.limits.slot().await;
+        let body = self.content(shipment.entry, piece.offset, piece.len).body(&self.run.limits).await?;
         let part = self.target.upload_part(shipment.place, upload, piece.number, body, piece.len).await?;
         self.count(piece.len);
         Ok(part)
@@ -152,10 +152,6 @@ impl Route {
     async fn tag(&self, place: &Place, carried: &Carried, written: Result<Written, Fault>) -> Result<Written, Fault> {
         self.target.set_tags(place, &carried.tags).await?;
         written
-    }
-
-    async fn slot(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        self.slots.acquire().await.ok() // never closed
     }
 
     fn count(&self, len: u64) {

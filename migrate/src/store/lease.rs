@@ -15,11 +15,21 @@ use crate::failure::Failure;
 const WAIT_MAX: Duration = Duration::from_secs(45);
 const WAIT_STEP: Duration = Duration::from_millis(500);
 
+/// For whom a lease is asked.
+pub struct Fence {
+    /// The binding.
+    pub binding: String,
+    /// Its UID; empty without a cluster.
+    pub uid: String,
+    /// The migration that this is a Job of; 0 for none.
+    pub epoch: u64,
+}
+
 /// A held lease, renewed in the background until it is released or dropped.
 pub struct Held {
     /// What every changing call shows.
     pub lease: v1::Lease,
-    lost: watch::Receiver<bool>,
+    lost: watch::Receiver<Option<Lost>>,
     _renewing: JoinSet<()>, // ends with this
 }
 
@@ -27,15 +37,16 @@ pub struct Held {
 ///
 /// # Errors
 /// [`Failure::Fenced`] when another run keeps it.
-pub async fn acquire(store: &Store, binding: &str, waiting: impl Fn()) -> Result<Held, Failure> {
-    let holder = format!("hawser-migrate {}", std::process::id());
+pub async fn acquire(store: &Store, fence: Fence, waiting: impl Fn()) -> Result<Held, Failure> {
+    let (holder, binding) = (format!("hawser-migrate {}", std::process::id()), &fence.binding);
     let deadline = Instant::now() + WAIT_MAX;
     let mut told = false;
     let lease = loop {
         let request = v1::AcquireLeaseRequest {
-            binding: binding.to_owned(),
+            binding: binding.clone(),
             holder: holder.clone(),
-            ..v1::AcquireLeaseRequest::default()
+            binding_uid: fence.uid.clone(),
+            migration_epoch: fence.epoch,
         };
         match store.migration.clone().acquire_lease(request).await {
             Ok(lease) => break lease.into_inner(),
@@ -48,20 +59,33 @@ pub async fn acquire(store: &Store, binding: &str, waiting: impl Fn()) -> Result
                 }
                 sleep(WAIT_STEP).await;
             }
+            Err(status) if status.code() == Code::Aborted => {
+                return Err(Failure::Fenced(format!("take the lease: {}", status.message())));
+            }
             Err(status) => return Err(refusal("take the lease")(status)),
         }
     };
-    let (lose, lost) = watch::channel(false);
+    let (lose, lost) = watch::channel(None);
     let mut renewing = JoinSet::new();
     renewing.spawn(renew(store.clone(), lease.clone(), lose));
     Ok(Held { lease, lost, _renewing: renewing })
+}
+
+/// Why a lease is held no more.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    /// The store says so.
+    Taken,
+    /// The store did not answer for as long as it lives.
+    Ran,
 }
 
 impl Held {
     /// Comes back only when the lease is lost.
     pub async fn lost(&self) -> Failure {
         let mut lost = self.lost.clone();
-        match lost.wait_for(|lost| *lost).await {
+        match lost.wait_for(Option::is_some).await.map(|lost| *lost) {
+            Ok(Some(Lost::Ran)) => Failure::Away("the lease ran out, as the store does not answer".to_owned()),
             Ok(_) => Failure::Fenced("the lease was lost: another migration may run".to_owned()),
             Err(_) => std::future::pending().await, // released
         }
@@ -75,7 +99,7 @@ impl Held {
 }
 
 /// Renews three times within the lease's life; a life without success loses it.
-async fn renew(store: Store, lease: v1::Lease, lose: watch::Sender<bool>) {
+async fn renew(store: Store, lease: v1::Lease, lose: watch::Sender<Option<Lost>>) {
     let life = Duration::from_secs(u64::from(lease.seconds.max(1)));
     let mut end = Instant::now() + life;
     loop {
@@ -84,10 +108,13 @@ async fn renew(store: Store, lease: v1::Lease, lose: watch::Sender<bool>) {
         let left = end.saturating_duration_since(asked);
         match timeout(left, store.migration.clone().renew_lease(lease.clone())).await {
             Ok(Ok(_)) => end = asked + life,
-            Ok(Err(status)) if status.code() == Code::FailedPrecondition => break,
+            Ok(Err(status)) if matches!(status.code(), Code::FailedPrecondition | Code::Aborted) => {
+                let _ = lose.send(Some(Lost::Taken));
+                return;
+            }
             Ok(Err(_)) if Instant::now() < end => {}
             Ok(Err(_)) | Err(_) => break,
         }
     }
-    let _ = lose.send(true);
+    let _ = lose.send(Some(Lost::Ran));
 }

@@ -77,7 +77,7 @@ impl Session {
 
     /// Tells what was read and waits until the store has made it durable, or has said why not.
     pub async fn tell(&self, message: Up) -> Result<v1::receipt::Verdict, Failure> {
-        let broken = || Failure::failed("the control stream to the store broke");
+        let broken = || Failure::Away("the control stream to the store broke".to_owned());
         let (answer, verdict) = oneshot::channel();
         {
             let mut sequence = self.sequence.lock().await;
