@@ -30,8 +30,8 @@ pub(crate) use apply::session_key;
 pub(crate) use apply::{Answer, IN_FLIGHT_MAX};
 pub(crate) use backfill::{absent_stem, backfill_key, compare};
 pub(crate) use bindings::{
-    CHANGED, FENCED, UNDER_WAY, check as check_hello, conflict, lease_key, lease_keys, provider_name, store_bucket,
-    unchanged,
+    CHANGED, FENCED, UNDER_WAY, check as check_hello, conflict, former, lease_key, lease_keys, provider_name,
+    store_bucket, unchanged,
 };
 pub use body::BodyReader;
 pub(crate) use gaps::{lapse_keys, lapse_session, session_lapse_keys, unsettled_keys, unsettled_tick};

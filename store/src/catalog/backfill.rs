@@ -86,7 +86,7 @@ impl Apply<'_, '_> {
             return Ok(());
         }
         let mut new: NewVersion = self.version(Kind::Tombstone, &span, v1::Metadata::default(), Vec::new());
-        new.row.origin = Origin::Sighted.into();
+        (new.row.origin, new.row.begun) = (Origin::Sighted.into(), 0);
         self.put_version(&at, new)?;
         self.decide(&at, self.tick, "backfill")
     }

@@ -1,12 +1,14 @@
 //! Bindings: what a Hello may say, which bucket is whose, and which provider is in force.
 
+use bytes::Bytes;
 use hawser_api::v1;
 
 use super::apply::Apply;
 use super::entry::Leased;
 use super::intents::intent_keys;
 use super::rows::{
-    BindingRow, BucketRow, CHANGES, FACTS, ForceRow, IntentRow, KEYS, KeyBytes, KeyRow, Rows, decode, take_text,
+    Address, BindingRow, BucketRow, CHANGES, FACTS, ForceRow, IntentRow, KEYS, KeyBytes, KeyRow, Origin, Rows, VERSIONS,
+    VersionRow, decode, take_text,
 };
 use crate::index::{IndexError, Keys};
 use crate::names::DomainId;
@@ -40,7 +42,7 @@ impl Apply<'_, '_> {
             }
             None => {
                 let force = identity(&hello, &hello.spec_provider).unwrap_or_default().to_owned();
-                let first = ForceRow { provider: force.clone(), tick: self.tick, at_unix: self.unix };
+                let first = ForceRow { provider: force.clone(), tick: self.tick, at_unix: self.unix, through: 0 };
                 BindingRow { hello, force, history: vec![first], created_unix: self.unix, ..BindingRow::default() }
             }
         };
@@ -82,7 +84,8 @@ impl Apply<'_, '_> {
             return Ok(());
         }
         row.force.clone_from(&forced.provider);
-        row.history.push(ForceRow { provider: forced.provider, tick: self.tick, at_unix: self.unix });
+        let through = forced.through_tick;
+        row.history.push(ForceRow { provider: forced.provider, tick: self.tick, at_unix: self.unix, through });
         if row.history.len() > HISTORY_MAX {
             row.history.remove(0);
         }
@@ -111,6 +114,19 @@ impl Apply<'_, '_> {
         }
         Ok(None)
     }
+}
+
+/// Providers of a binding that were in force and are no more, the latest of them first.
+pub(crate) fn former(row: &BindingRow) -> Vec<v1::Former> {
+    let mut former: Vec<v1::Former> = Vec::new();
+    for pair in row.history.windows(2).rev() {
+        let identity = &pair[0].provider;
+        let known = former.iter().any(|other| other.identity == *identity);
+        if *identity != row.force && !known && provider_name(&row.hello, identity).is_some() {
+            former.push(v1::Former { identity: identity.clone(), through_tick: pair[1].through });
+        }
+    }
+    former
 }
 
 /// Whether a Hello may follow what is known of its binding.
@@ -250,7 +266,8 @@ pub(crate) fn buckets_at(
     Ok(buckets)
 }
 
-/// Objects of a provider whose current version is younger than `tick`, up to `limit` of them.
+/// Objects of a provider whose current version is younger than `tick`, when its last backfill began, up to
+/// `limit` of them. What was read there since is as good as listed.
 pub(crate) fn unconfirmed(
     rows: &impl Rows,
     domain: DomainId,
@@ -272,12 +289,14 @@ pub(crate) fn unconfirmed(
         if store_bucket(hello, identity, &bucket).is_none() {
             continue;
         }
-        let mut head = super::rows::bucket(domain, identity, &bucket).0;
-        head.extend_from_slice(object);
-        let head: KeyRow = rows.row(KEYS, &head)?.unwrap_or_default();
-        if head.present && head.served > tick {
-            count += 1;
+        let at = Address { domain, provider: identity.into(), bucket, key: Bytes::copy_from_slice(object) };
+        let head: KeyRow = rows.row(KEYS, &at.head())?.unwrap_or_default();
+        if !head.present || head.served <= tick {
+            continue;
         }
+        let row: VersionRow = rows.row(VERSIONS, &at.at(head.served))?.unwrap_or_default();
+        let read_since = row.origin() == Origin::Read && row.span.begin.tick >= tick;
+        count += u64::from(!read_since);
     }
     Ok(count)
 }

@@ -5,7 +5,7 @@ use hawser_api::v1;
 use super::apply::Apply;
 use super::entry::Checkpointed;
 use super::objects::{NewVersion, same};
-use super::rows::{Address, CheckpointRow, FACTS, KeyBytes, Kind, Origin, Rows};
+use super::rows::{Address, CheckpointRow, FACTS, KeyBytes, Kind, LandedFrom, Origin, Rows, VersionRow};
 use crate::index::{IndexError, Keys};
 use crate::names::DomainId;
 use crate::order::{Mark, Span};
@@ -46,10 +46,12 @@ impl Apply<'_, '_> {
                 begin: Mark { tick: begin, ..Mark::default() },
                 end: Mark { tick: self.tick, ..Mark::default() },
             };
-            let new = if object.deleted {
+            let source = self.version_row(&from, object.source_tick)?;
+            let behind = source.as_ref().map(|row| behind(&from, row, object.source_tick));
+            let mut new = if object.deleted {
                 self.version(Kind::Tombstone, &span, v1::Metadata::default(), Vec::new())
             } else {
-                let Some(row) = self.version_row(&from, object.source_tick)? else {
+                let Some(row) = source else {
                     self.answer.refused = "a landed object's source is not known".into();
                     continue;
                 };
@@ -60,6 +62,7 @@ impl Apply<'_, '_> {
                 (new.row.content, new.row.size) = (row.content, row.size);
                 new
             };
+            new.row.landed = behind;
             self.land(&to, new, object.adopted)?;
         }
         Ok(())
@@ -76,6 +79,14 @@ impl Apply<'_, '_> {
             return Ok(()); // it was there, and known
         }
         self.place(to, new)
+    }
+}
+
+/// The write behind a record that was carried; a record that was itself carried passes on what is behind it.
+fn behind(at: &Address, row: &VersionRow, tick: u64) -> LandedFrom {
+    match &row.landed {
+        Some(before) => LandedFrom { tick, ..before.clone() },
+        None => LandedFrom { provider: at.provider.clone(), over: row.span.end.tick, tick },
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use hawser_api::v1;
 
 use super::rows::{
-    Address, BindingRow, BucketRow, GAPS, HISTORY, KEYS, KeyBytes, KeyRow, Kind, MANIFESTS, ManifestRow, Rows,
+    Address, BindingRow, BucketRow, GAPS, HISTORY, KEYS, KeyBytes, KeyRow, Kind, MANIFESTS, ManifestRow, Origin, Rows,
     VERSIONS, VersionRow, bucket, decode, tick_of,
 };
 use super::{Catalog, bindings, gaps, objects};
@@ -92,6 +92,7 @@ impl Catalog {
             let tick = match request.at_tick {
                 0 if !head.present => continue,
                 0 => head.served,
+                _ if head.alias => continue, // another key's object
                 tick => served_at(&view, &at, tick)?,
             };
             let Some(row) = version(&view, &at, tick)? else { continue };
@@ -298,7 +299,17 @@ impl Found {
         current: bool,
     ) -> Result<v1::ObjectEntry, IndexError> {
         let store_name = bindings::store_bucket(&self.binding.hello, &self.identity, &self.bucket);
+        let observed = row.origin() == Origin::Written;
+        let (written_at, over_tick, landed_from) = match &row.landed {
+            Some(behind) => (behind.provider.clone(), behind.over, behind.tick),
+            None => (self.identity.clone(), row.span.end.tick, 0),
+        };
         Ok(v1::ObjectEntry {
+            begun_tick: row.begun,
+            over_tick,
+            written_at,
+            landed_from,
+            observed,
             object: Some(at.object()),
             bucket: store_name.unwrap_or_else(|| self.bucket.clone()),
             size: row.size,

@@ -75,6 +75,7 @@ impl Apply<'_, '_> {
             content,
             metadata,
             recorded_unix: self.unix,
+            begun: span.begin.tick,
             ..VersionRow::default()
         };
         NewVersion { row, extents }
@@ -228,6 +229,10 @@ impl Apply<'_, '_> {
         change(&mut row.metadata);
         row.tick = self.tick;
         row.recorded_unix = self.unix;
+        if row.origin() == Origin::Landed {
+            // A pod has changed what a migration wrote.
+            (row.origin, row.landed) = (Origin::Written.into(), None);
+        }
         // It overrides what its base overrides, no more: a write before this change and after the base
         // would have been changed too.
         row.span = Span { begin: base.span.begin.clone(), end: span.end.clone() };
@@ -278,6 +283,8 @@ impl Apply<'_, '_> {
                 old.gone = true; // it lives on under this tick
                 self.put(VERSIONS, &at.at(old.tick), &old);
                 (row.tick, row.span, row.recorded_unix) = (self.tick, span.clone(), self.unix);
+                // A pod made it current again.
+                (row.begun, row.origin, row.landed) = (span.begin.tick, Origin::Written.into(), None);
                 NewVersion { row, extents }
             }
             None => self.version(Kind::Tombstone, span, v1::Metadata::default(), Vec::new()),

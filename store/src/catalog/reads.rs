@@ -154,7 +154,7 @@ impl Apply<'_, '_> {
             }
             None => {
                 let mut new = self.version(Kind::Tombstone, span, v1::Metadata::default(), Vec::new());
-                new.row.origin = Origin::Sighted.into();
+                (new.row.origin, new.row.begun) = (Origin::Sighted.into(), 0);
                 self.put_version(at, new)?;
                 self.tick
             }
@@ -173,7 +173,7 @@ impl Apply<'_, '_> {
         let extents = extents_of_parts(&read);
         let metadata = read.metadata.clone().unwrap_or_default();
         let mut new = self.version(Kind::Object, &span, metadata, extents);
-        new.row.origin = Origin::Read.into();
+        (new.row.origin, new.row.begun) = (Origin::Read.into(), 0); // it was written at some time before
         (new.row.etag, new.row.version_id) = (read.etag.clone(), read.version_id.clone());
         new.row.last_modified = read.last_modified.clone();
         self.learn(&at, &new)?;

@@ -273,6 +273,27 @@ pub(crate) struct VersionRow {
     /// Stored bytes of it are damaged.
     #[prost(bool, tag = "13")]
     pub(crate) damaged: bool,
+    /// The tick that was heard before the write began that made it, 0 where none is known. It stays when a
+    /// sighting makes `span` younger, and so orders versions of two providers.
+    #[prost(uint64, tag = "14")]
+    pub(crate) begun: u64,
+    /// Of a landed one: which write is behind it.
+    #[prost(message, optional, tag = "15")]
+    pub(crate) landed: Option<LandedFrom>,
+}
+
+/// The write behind a version that a migration carried.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LandedFrom {
+    /// Where it was written, which may be more than one migration ago.
+    #[prost(string, tag = "1")]
+    pub(crate) provider: String,
+    /// When it was over.
+    #[prost(uint64, tag = "2")]
+    pub(crate) over: u64,
+    /// The tick of the record that was carried.
+    #[prost(uint64, tag = "3")]
+    pub(crate) tick: u64,
 }
 
 impl VersionRow {
@@ -454,6 +475,9 @@ pub(crate) struct ForceRow {
     pub(crate) tick: u64,
     #[prost(int64, tag = "3")]
     pub(crate) at_unix: i64,
+    /// What was recorded at the provider before it up to this tick had been carried; 0: nobody said.
+    #[prost(uint64, tag = "4")]
+    pub(crate) through: u64,
 }
 
 /// One bucket at one provider.

@@ -9,7 +9,7 @@ use tonic::Status;
 use super::{Service, commit_status, list_status};
 use crate::catalog::entry::Fact;
 use crate::catalog::{
-    BindingRow, FACTS, Rows, Said, SessionRow, check_hello, conflict, provider_name, session_key, unchanged,
+    BindingRow, FACTS, Rows, Said, SessionRow, check_hello, conflict, former, provider_name, session_key, unchanged,
 };
 use crate::domain::Domain;
 
@@ -36,6 +36,7 @@ impl Service {
             incarnation: self.catalog.store().incarnation(),
             tick: self.durable_tick(),
             provider_in_force: provider_name(hello, &row.force).unwrap_or_default().to_owned(),
+            former: former(&row),
             provider_identity: row.force,
             lease_seconds: seconds(times.lease),
             settle_seconds: seconds(times.settle),
