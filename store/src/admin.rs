@@ -309,7 +309,7 @@ async fn respond<B>(catalog: &Arc<Catalog>, service: &Arc<Service>, request: &Re
     }
     match request.uri().path() {
         "/livez" => text(StatusCode::OK, "ok\n".into()),
-        "/readyz" => match catalog.store().ready() {
+        "/readyz" => match catalog.store().ready().map_err(|why| why.to_string()).and_then(|()| service.ready()) {
             Ok(()) => text(StatusCode::OK, "ok\n".into()),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },

@@ -1,4 +1,5 @@
-//! Who calls: a request's domain, from its token, or by its own word on a loopback store.
+//! Who calls: a request's domain, from its token ([`crate::review`] in a cluster), or by its own word on a
+//! loopback store.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+
+use crate::review::Reviewer;
 
 /// Metadata in which a caller names its domain. With tokens it must agree with the token's.
 pub const DOMAIN: &str = "hawser-domain";
@@ -20,6 +23,19 @@ pub enum Auth {
     Tokens(Tokens),
     /// Everyone on this machine is believed; only for a listener on loopback.
     Loopback,
+    /// The API server of a cluster says whose a token is.
+    Reviewed(Reviewer),
+}
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The domain of its own.
+    pub(crate) domain: String,
+    /// Its namespace's name; empty where the domain has no other name.
+    pub(crate) namespace: String,
+    /// It is the operator, which reaches across domains.
+    pub(crate) operator: bool,
 }
 
 /// Tokens by their BLAKE3 hash: looking one up compares hashes, so the time it takes tells nothing
@@ -82,8 +98,9 @@ impl Auth {
     ///
     /// # Errors
     /// `UNAUTHENTICATED` without a token that is known, `PERMISSION_DENIED` when the call names
-    /// another domain than its token, `INVALID_ARGUMENT` when no usable domain is named.
-    pub fn domain(&self, metadata: &MetadataMap) -> Result<String, Status> {
+    /// another domain than its token, `INVALID_ARGUMENT` when no usable domain is named,
+    /// `UNAVAILABLE` when nobody could be asked about a token.
+    pub async fn domain(&self, metadata: &MetadataMap) -> Result<String, Status> {
         let named = match metadata.get(DOMAIN).map(|value| value.to_str()) {
             None => None,
             Some(Ok(name)) if !name.is_empty() && name.len() <= DOMAIN_LEN_MAX => Some(name),
@@ -93,13 +110,20 @@ impl Auth {
             Auth::Loopback => named.map(str::to_owned).ok_or_else(|| {
                 Status::invalid_argument("name the domain in the metadata hawser-domain: the binding's namespace")
             }),
+            Auth::Reviewed(reviewer) => {
+                let caller = reviewer.caller(token(metadata)?).await?;
+                match named {
+                    Some(named) if caller.operator => Ok(named.to_owned()),
+                    Some(named) if named != caller.domain && named != caller.namespace => {
+                        let of = caller.namespace;
+                        Err(Status::permission_denied(format!("the token is of namespace {of}, not of {named}")))
+                    }
+                    _ => Ok(caller.domain),
+                }
+            }
             Auth::Tokens(tokens) => {
-                let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-                let token = header
-                    .and_then(|header| header.strip_prefix("Bearer "))
-                    .ok_or_else(|| Status::unauthenticated("this store asks for a token: give --token-file"))?;
                 let domain = tokens
-                    .domain(token.trim())
+                    .domain(token(metadata)?)
                     .ok_or_else(|| Status::unauthenticated("the token is not known to this store"))?;
                 match named {
                     Some(named) if named != domain => {
@@ -110,6 +134,53 @@ impl Auth {
             }
         }
     }
+}
+
+impl Auth {
+    /// Makes sure that the operator calls.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for everybody else.
+    pub(crate) async fn operator(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        match self {
+            Auth::Loopback => Ok(()),
+            Auth::Reviewed(reviewer) if reviewer.caller(token(metadata)?).await?.operator => Ok(()),
+            Auth::Reviewed(_) => Err(Status::permission_denied("only the account of --operator-account may call this")),
+            Auth::Tokens(_) => Err(Status::permission_denied(
+                "this store has no operator: start it with --token-review and --operator-account",
+            )),
+        }
+    }
+
+    /// Whether an operator tells which bindings there are, and nobody else.
+    pub(crate) fn has_operator(&self) -> bool {
+        matches!(self, Auth::Reviewed(_))
+    }
+
+    /// Whether callers can be told apart now.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        match self {
+            Auth::Tokens(_) | Auth::Loopback => Ok(()),
+            Auth::Reviewed(reviewer) => reviewer.ready(),
+        }
+    }
+
+    /// Finds out, before the first caller comes, whether callers can be told apart.
+    pub(crate) async fn try_out(&self) {
+        if let Auth::Reviewed(reviewer) = self {
+            reviewer.try_out().await;
+        }
+    }
+}
+
+/// The token that a call shows.
+fn token(metadata: &MetadataMap) -> Result<&str, Status> {
+    let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
+    let token = header.and_then(|header| header.strip_prefix("Bearer ")).map(str::trim);
+    token.ok_or_else(|| Status::unauthenticated("this store asks for a token: give --token-file"))
 }
 
 impl Tokens {
@@ -147,6 +218,7 @@ impl fmt::Debug for Auth {
         match self {
             Auth::Loopback => f.write_str("Auth::Loopback"),
             Auth::Tokens(tokens) => write!(f, "Auth::Tokens({})", tokens.domains.len()),
+            Auth::Reviewed(reviewer) => write!(f, "Auth::{reviewer:?}"),
         }
     }
 }
@@ -169,8 +241,8 @@ mod tests {
         metadata
     }
 
-    #[test]
-    fn a_token_is_the_only_way_into_its_domain() {
+    #[tokio::test]
+    async fn a_token_is_the_only_way_into_its_domain() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tokens");
         std::fs::write(&file, "# pods\nshop 0123456789abcdef\nbank fedcba9876543210\n").unwrap();
@@ -183,7 +255,7 @@ mod tests {
             ("an unknown token", call(Some("0123456789abcdeX"), Some("shop")), Err(Code::Unauthenticated)),
         ];
         for (name, metadata, want) in rows {
-            let got = auth.domain(&metadata);
+            let got = auth.domain(&metadata).await;
             assert_eq!(got.as_deref().map_err(Status::code), want, "{name}");
             if let Err(status) = got {
                 assert!(!status.message().contains("0123456789abcde"), "{name}");
@@ -192,12 +264,12 @@ mod tests {
         assert!(!format!("{auth:?}").contains("0123"));
     }
 
-    #[test]
-    fn without_tokens_only_loopback_is_believed() {
+    #[tokio::test]
+    async fn without_tokens_only_loopback_is_believed() {
         assert!(matches!(Auth::load(None, "0.0.0.0:7070".parse().unwrap()), Err(AuthError::Open { .. })));
         let auth = Auth::load(None, "127.0.0.1:7070".parse().unwrap()).unwrap();
-        assert_eq!(auth.domain(&call(None, Some("shop"))).unwrap(), "shop");
-        assert_eq!(auth.domain(&call(None, None)).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(auth.domain(&call(None, Some("shop"))).await.unwrap(), "shop");
+        assert_eq!(auth.domain(&call(None, None)).await.unwrap_err().code(), Code::InvalidArgument);
     }
 
     #[test]

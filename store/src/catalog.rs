@@ -18,6 +18,7 @@ mod list;
 mod model;
 mod objects;
 mod reads;
+mod registered;
 mod retention;
 mod rows;
 mod status;
@@ -39,6 +40,7 @@ pub(crate) use intents::{intent_keys, intent_session, session_intent_keys};
 pub use list::ListError;
 pub(crate) use list::PAGE_MAX;
 pub(crate) use reads::is_news;
+pub(crate) use registered::RAISED;
 pub(crate) use rows::{
     Address, BackfillRow, BindingRow, FACTS, GAPS, IntentRow, MANIFESTS, ManifestRow, Rows, SessionRow, decode,
 };
@@ -46,9 +48,10 @@ pub(crate) use status::Later;
 pub use upkeep::{UpkeepError, Usage};
 pub(crate) use uploads::copied;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -59,6 +62,7 @@ use self::entry::{ENTRY_VERSION, Entry, Fact};
 use self::rows::{Extent, PartRow, UPLOADS};
 use crate::domain::{CommitError, Domain};
 use crate::index::{Batch, Family, IndexError, Keys};
+use crate::names::DomainId;
 use crate::replay::{Entry as LogEntry, Live, Replay};
 use crate::segments::ReadError;
 use crate::store::{OpenError, Options, Store};
@@ -67,6 +71,8 @@ use crate::view::View;
 /// The catalog of an open store.
 pub struct Catalog {
     store: Store,
+    /// The last tick of each domain in this life of the store: whether there is anything new to count.
+    touched: Mutex<HashMap<DomainId, u64>>,
 }
 
 impl Catalog {
@@ -75,12 +81,12 @@ impl Catalog {
     /// # Errors
     /// [`OpenError`]: the store did not open.
     pub fn open(dir: &Path, options: Options) -> Result<Catalog, OpenError> {
-        Store::open(dir, options, Arc::new(Rules)).map(|store| Catalog { store })
+        Store::open(dir, options, Arc::new(Rules)).map(Catalog::of)
     }
 
     /// The catalog of a store that is open.
     pub fn of(store: Store) -> Catalog {
-        Catalog { store }
+        Catalog { store, touched: Mutex::default() }
     }
 
     /// The store below.
@@ -104,8 +110,19 @@ impl Catalog {
             fact: Some(said.fact),
         };
         let committed = domain.commit(entry.encode_to_vec().into(), blocks).await?;
+        self.lock_touched().insert(domain.id(), committed.tick);
         let answer = Answer::decode(&*committed.answer).unwrap_or_default();
         Ok((committed.tick, answer))
+    }
+
+    /// The tick of a domain's last entry in this life of the store; 0 when there was none.
+    pub(crate) fn touched(&self, domain: DomainId) -> u64 {
+        self.lock_touched().get(&domain).copied().unwrap_or_default()
+    }
+
+    fn lock_touched(&self) -> MutexGuard<'_, HashMap<DomainId, u64>> {
+        // Each change under it is one insertion.
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::api_server::ACCOUNT_DIR;
+use crate::review::Account;
 use crate::session::Times;
 use crate::store::Options;
 
@@ -25,6 +27,9 @@ Examples:
   hawser-store serve --data /data --listen 0.0.0.0:7070 --tokens /etc/hawser/tokens \\
       --tls-cert tls.crt --tls-key tls.key
       for others: a token names its domain
+  hawser-store serve --data /data --listen 0.0.0.0:7070 --token-review hawser-store \\
+      --operator-account hawser/hawser-operator --s3-master /keys/s3 --tls-cert tls.crt --tls-key tls.key
+      in a cluster: the API server says whose a token is, the operator which bindings there are
   hawser-store stats --data ./store --json
       what it holds; talks to the server that has the folder, or opens it
   hawser-store backup --data ./store --to /mnt/backup
@@ -88,6 +93,19 @@ pub struct Serve {
     /// this machine is believed, and only loopback is served.
     #[arg(long, value_name = "FILE")]
     pub tokens: Option<PathBuf>,
+    /// In a cluster: callers show tokens of service accounts for this audience, which the API server reviews. The
+    /// domain of an account is the UID of its namespace.
+    #[arg(long, value_name = "AUDIENCE", conflicts_with = "tokens", requires = "operator_account")]
+    pub token_review: Option<String>,
+    /// The operator's account, as NAMESPACE/NAME: it tells which bindings there are, and reaches across domains.
+    #[arg(long, value_name = "ACCOUNT", requires = "token_review", value_parser = Account::parse)]
+    pub operator_account: Option<Account>,
+    /// The API server, as https://HOST:PORT. Default: the one that the environment of a pod names.
+    #[arg(long, value_name = "URL", requires = "token_review")]
+    pub api_server: Option<String>,
+    /// The folder with `token` and `ca.crt` of the store's own account at the API server.
+    #[arg(long, value_name = "DIR", default_value = ACCOUNT_DIR)]
+    pub api_account: PathBuf,
     /// A file of `DOMAIN SECRET` lines for the S3 face: the access key is the domain's name. A store of one
     /// domain may take the secret from HAWSER_S3_SECRET.
     #[arg(long, value_name = "FILE")]

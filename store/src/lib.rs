@@ -17,14 +17,17 @@
 //! - the wall clock, where something is decided: leases are monotonic, order is ticks.
 
 pub mod admin;
+pub mod api_server;
 pub mod auth;
 mod backup;
 pub mod catalog;
+mod certificate;
 pub mod config;
 mod crash;
 mod domain;
 mod folder;
 mod gc;
+mod incoming;
 mod index;
 mod keys;
 mod leases;
@@ -34,6 +37,7 @@ mod order;
 mod prepare;
 mod recover;
 mod replay;
+pub mod review;
 pub mod s3;
 mod scan;
 mod scrub;

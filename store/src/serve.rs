@@ -10,18 +10,19 @@ use std::time::Duration;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 use crate::admin::over;
+use crate::api_server::{ApiError, ApiServer};
 use crate::auth::{Auth, AuthError};
 use crate::catalog::Catalog;
+use crate::certificate::Certificate;
 use crate::config::Serve;
+use crate::review::Reviewer;
 use crate::service::Service;
 use crate::session::TimeError;
 use crate::store::OpenError;
-use crate::{admin, s3};
+use crate::{admin, incoming, s3};
 
 /// HTTP/2 windows: a stream's keeps a gigabit busy over 8 ms, and 500 sidecars hold 1 GiB at worst.
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -81,6 +82,9 @@ pub enum ServeError {
     /// The index could not be read.
     #[error(transparent)]
     Time(#[from] TimeError),
+    /// The API server cannot be asked.
+    #[error(transparent)]
+    ApiServer(#[from] ApiError),
     /// gRPC ended.
     #[error("serve gRPC")]
     Grpc(#[from] tonic::transport::Error),
@@ -107,8 +111,9 @@ pub struct Serving {
 }
 
 struct Tls {
-    identity: Identity,
-    acceptor: tokio_rustls::TlsAcceptor,
+    certificate: Arc<Certificate>,
+    grpc: tokio_rustls::TlsAcceptor,
+    s3: tokio_rustls::TlsAcceptor,
 }
 
 impl Serving {
@@ -121,7 +126,13 @@ impl Serving {
             (Some(cert), Some(key)) => Some(Tls::load(cert, key)?),
             _ => None,
         };
-        let auth = Auth::load(config.tokens.as_deref(), config.listen)?;
+        let auth = match (&config.token_review, &config.operator_account) {
+            (Some(audience), Some(operator)) => {
+                let api = ApiServer::find(config.api_server.as_deref(), &config.api_account)?;
+                Auth::Reviewed(Reviewer::new(api, audience, operator.clone()))
+            }
+            _ => Auth::load(config.tokens.as_deref(), config.listen)?,
+        };
         for addr in [config.listen, config.s3] {
             if tls.is_none() && !addr.ip().is_loopback() {
                 return Err(ServeError::Plain(addr));
@@ -169,8 +180,10 @@ impl Serving {
         let socket =
             admin::listen(&socket_path).map_err(|source| ServeError::Socket { path: socket_path.clone(), source })?;
         let door = tokio::spawn(admin::serve_socket(Arc::clone(&catalog), socket, ended.clone()));
-        let acceptor = tls.as_ref().map(|tls| tls.acceptor.clone());
+        let acceptor = tls.as_ref().map(|tls| tls.s3.clone());
         let face = tokio::spawn(serve_s3(s3_service, s3, acceptor, ended.clone()));
+        let trying = tokio::spawn(Arc::clone(&service).try_out());
+        let renewing = tls.as_ref().map(|tls| tokio::spawn(Arc::clone(&tls.certificate).watch()));
 
         let mut server = Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
@@ -178,15 +191,7 @@ impl Serving {
             .max_frame_size(FRAME_MAX)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .tcp_nodelay(true);
-        if let Some(tls) = tls {
-            server = server.tls_config(ServerTlsConfig::new().identity(tls.identity))?;
-        }
-        let incoming = TcpListenerStream::new(grpc).map(|stream| {
-            if let Ok(stream) = &stream {
-                let _ = stream.set_nodelay(true); // a socket that is gone already says so at its first read
-            }
-            stream
-        });
+        let incoming = incoming::accept(grpc, tls.map(|tls| tls.grpc), ended.clone());
         let mut closing = ended.clone();
         let shutdown = async move { over(&mut closing).await };
         let serving = server.add_routes(service.routes()).serve_with_incoming_shutdown(incoming, shutdown);
@@ -201,7 +206,7 @@ impl Serving {
         };
         ending.send_replace(true);
         watcher.abort();
-        for task in [health, door, face] {
+        for task in [health, door, face, trying].into_iter().chain(renewing) {
             task.abort();
         }
         let _ = std::fs::remove_file(&socket_path); // the next server makes it anew either way
@@ -226,27 +231,9 @@ async fn close(service: Arc<Service>, catalog: Arc<Catalog>) {
 
 impl Tls {
     fn load(cert: &Path, key: &Path) -> Result<Tls, ServeError> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let read =
-            |path: &Path| std::fs::read(path).map_err(|source| ServeError::Read { path: path.to_owned(), source });
-        let (cert_pem, key_pem) = (read(cert)?, read(key)?);
-        let bad = |source: Box<dyn std::error::Error + Send + Sync>| ServeError::Certificate {
-            path: cert.to_owned(),
-            source,
-        };
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert_pem).collect();
-        let chain = chain.map_err(|error| bad(error.into()))?;
-        let private = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| bad(error.into()))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(error.into()))?
-            .with_no_client_auth()
-            .with_single_cert(chain, private)
-            .map_err(|error| bad(error.into()))?;
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        Ok(Tls { identity: Identity::from_pem(cert_pem, key_pem), acceptor })
+        let certificate = Certificate::load(cert, key)?;
+        let (grpc, s3) = (certificate.acceptor(&[b"h2"])?, certificate.acceptor(&[])?);
+        Ok(Tls { certificate, grpc, s3 })
     }
 }
 

@@ -1,12 +1,13 @@
 //! The store's gRPC services, over the catalog's functions. [`control`] is the ordered stream of a session,
 //! [`blocks`] the offers and puts beside it, [`reading`] the Catalog service, [`migration`] the Migration
-//! service. Each call's domain comes from [`crate::auth`] and from nowhere else.
+//! service, [`operator`] the Operator service. Each call's domain comes from [`crate::auth`] and from nowhere else.
 
 mod assemble;
 mod blocks;
 mod control;
 mod hello;
 mod migration;
+mod operator;
 mod prepare;
 mod reading;
 
@@ -53,6 +54,9 @@ struct Held {
     id: u64,
     epoch: u64,
     holder: String,
+    /// Of a Job in a cluster: see `AcquireLeaseRequest`.
+    binding_uid: String,
+    migration_epoch: u64,
     heard: Instant,
 }
 
@@ -103,19 +107,38 @@ impl Service {
         async move { drop(closing.wait_for(|closing| *closing).await) }
     }
 
-    /// The routes of the three services.
+    /// The routes of the services.
     pub fn routes(self: &Arc<Self>) -> Routes {
         let capture = v1::capture_server::CaptureServer::new(Capture(Arc::clone(self)));
         let catalog = v1::catalog_server::CatalogServer::new(Reading(Arc::clone(self)));
         let migration = v1::migration_server::MigrationServer::new(Migrating(Arc::clone(self)));
+        let operator = v1::operator_server::OperatorServer::new(Controlling(Arc::clone(self)));
         tonic::service::Routes::new(capture.max_decoding_message_size(MESSAGE_LEN_MAX))
             .add_service(catalog.max_decoding_message_size(MESSAGE_LEN_MAX))
             .add_service(migration.max_decoding_message_size(MESSAGE_LEN_MAX))
+            .add_service(operator)
     }
 
-    fn domain(&self, metadata: &MetadataMap) -> Result<Domain, Status> {
-        let name = self.auth.domain(metadata)?;
-        self.catalog.store().domain(&name).map_err(|error| Status::unavailable(error.to_string()))
+    async fn domain(&self, metadata: &MetadataMap) -> Result<Domain, Status> {
+        let name = self.auth.domain(metadata).await?;
+        self.domain_named(&name)
+    }
+
+    fn domain_named(&self, name: &str) -> Result<Domain, Status> {
+        self.catalog.store().domain(name).map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    /// Whether calls can be answered.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn ready(&self) -> Result<(), String> {
+        self.auth.ready()
+    }
+
+    /// Finds out whether callers can be told apart; what it finds is [`Service::ready`]'s answer.
+    pub async fn try_out(self: Arc<Self>) {
+        self.auth.try_out().await;
     }
 
     fn durable_tick(&self) -> u64 {
@@ -142,6 +165,8 @@ pub(crate) struct Capture(Arc<Service>);
 pub(crate) struct Reading(Arc<Service>);
 /// The Migration service.
 pub(crate) struct Migrating(Arc<Service>);
+/// The Operator service.
+pub(crate) struct Controlling(Arc<Service>);
 
 /// Runs what blocks its thread on one that may.
 async fn blocking<T: Send + 'static>(

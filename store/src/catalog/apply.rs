@@ -93,6 +93,9 @@ impl Apply<'_, '_> {
             Fact::Forced(forced) => self.forced(forced),
             Fact::Trimmed(trimmed) => self.trimmed(trimmed),
             Fact::Damaged(damaged) => self.damaged(damaged),
+            Fact::Registered(registered) => self.registered(registered),
+            Fact::Forgotten(name) => self.forgotten(&name.binding_uid),
+            Fact::EpochRaised(asked) => self.epoch_raised(&asked),
         }
     }
 

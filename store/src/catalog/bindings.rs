@@ -77,6 +77,10 @@ impl Apply<'_, '_> {
             self.answer.refused = format!("{} is in force", row.force);
             return Ok(());
         }
+        if !self.may_force(&row, &forced.provider)? {
+            self.answer.refused = FENCED.into();
+            return Ok(());
+        }
         if forced.through_tick != 0
             && let Some(why) = self.left_behind(&row, forced.through_tick)?
         {

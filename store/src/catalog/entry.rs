@@ -29,7 +29,7 @@ pub(crate) struct Entry {
     pub(crate) sequence: u64,
     #[prost(
         oneof = "Fact",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34"
     )]
     pub(crate) fact: Option<Fact>,
 }
@@ -81,6 +81,12 @@ pub(crate) enum Fact {
     Trimmed(Trimmed),
     #[prost(message, tag = "31")]
     Damaged(Damaged),
+    #[prost(message, tag = "32")]
+    Registered(Registered),
+    #[prost(message, tag = "33")]
+    Forgotten(v1::BindingName),
+    #[prost(message, tag = "34")]
+    EpochRaised(v1::StartMigrationRequest),
 }
 
 /// A session, or some of its operations, will not be heard of again.
@@ -114,6 +120,20 @@ pub(crate) struct Leased {
     pub(crate) holder: String,
     #[prost(bool, tag = "4")]
     pub(crate) released: bool,
+    /// Of a Job in a cluster: the binding that it was made for, and for a migration its epoch.
+    #[prost(string, tag = "5")]
+    pub(crate) binding_uid: String,
+    #[prost(uint64, tag = "6")]
+    pub(crate) migration_epoch: u64,
+}
+
+/// A binding as a cluster's operator tells it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Registered {
+    #[prost(message, required, tag = "1")]
+    pub(crate) hello: v1::Hello,
+    #[prost(string, tag = "2")]
+    pub(crate) uid: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

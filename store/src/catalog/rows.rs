@@ -468,6 +468,14 @@ pub(crate) struct BindingRow {
 }
 /// A provider came into force.
 #[derive(Clone, PartialEq, Message)]
+    /// Of a cluster's binding: `metadata.uid`, as the operator told it last.
+    #[prost(string, tag = "10")]
+    pub(crate) uid: String,
+    #[prost(message, required, tag = "11")]
+    pub(crate) migration: v1::MigrationEpoch,
+    /// The operator says that the binding is no more.
+    #[prost(bool, tag = "12")]
+    pub(crate) forgotten: bool,
 pub(crate) struct ForceRow {
     #[prost(string, tag = "1")]
     pub(crate) provider: String,

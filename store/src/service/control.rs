@@ -43,13 +43,13 @@ impl v1::capture_server::Capture for Capture {
         request: Request<Streaming<v1::ControlUp>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
         let service = Arc::clone(&self.0);
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let mut up = request.into_inner();
         let (answers, down) = mpsc::channel(ANSWERS_MAX);
         // The first message is awaited there too: a client may send it only once it has our headers.
         tokio::spawn(async move {
             let first = tokio::time::timeout(service.sessions.times().lease, up.message()).await;
-            let hello = match first {
+            let mut hello = match first {
                 Ok(Ok(Some(v1::ControlUp { message: Some(Up::Hello(hello)), .. }))) => hello,
                 Ok(Ok(None)) | Ok(Err(_)) => return,
                 _ => return refuse(&answers, Status::failed_precondition("the first message is Hello")).await,
@@ -57,7 +57,7 @@ impl v1::capture_server::Capture for Capture {
             if let Err(status) = super::session_id(&hello.session) {
                 return refuse(&answers, status).await;
             }
-            let welcome = match service.welcome(&domain, &hello).await {
+            let welcome = match service.welcome(&domain, &mut hello).await {
                 Ok(welcome) => welcome,
                 Err(status) => return refuse(&answers, status).await,
             };
@@ -75,7 +75,7 @@ impl v1::capture_server::Capture for Capture {
     }
 
     async fn blocks(&self, request: Request<Streaming<v1::BlocksUp>>) -> Result<Response<Self::BlocksStream>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         Ok(Response::new(super::blocks::serve(&self.0, domain, request.into_inner())))
     }
 }

@@ -15,9 +15,17 @@ use crate::domain::Domain;
 
 impl Service {
     /// Registers the binding of a Hello and answers it. The session, where there is one, lives from now on.
-    pub(super) async fn welcome(self: &Arc<Self>, domain: &Domain, hello: &v1::Hello) -> Result<v1::Welcome, Status> {
+    ///
+    /// Where an operator tells what a binding is, its word replaces the caller's in `hello`.
+    pub(super) async fn welcome(
+        self: &Arc<Self>,
+        domain: &Domain,
+        hello: &mut v1::Hello,
+    ) -> Result<v1::Welcome, Status> {
         check_hello(hello).map_err(Status::invalid_argument)?;
         let row = self.bind(domain, hello).await?;
+        hello.providers.clone_from(&row.hello.providers);
+        hello.buckets.clone_from(&row.hello.buckets);
         let mut last_sequence = 0;
         if !hello.session.is_empty() {
             let session = super::session_id(&hello.session)?;
@@ -45,13 +53,16 @@ impl Service {
     }
 
     async fn bind(&self, domain: &Domain, hello: &v1::Hello) -> Result<BindingRow, Status> {
+        if self.auth.has_operator() {
+            return self.told_by_operator(domain, hello);
+        }
         let _one_at_a_time = self.hello.lock().await;
         let mut told = hello.clone();
         (told.session, told.role, told.client, told.pod) = (Bytes::new(), 0, String::new(), None);
         told.open_operations.clear();
         let known = self.catalog.bindings(domain.id()).map_err(list_status)?;
         for other in &known {
-            if let Some(why) = conflict(&told, &other.hello) {
+            if let Some(why) = conflict(&told, &other.hello).filter(|_| !other.forgotten) {
                 return Err(Status::failed_precondition(why));
             }
         }
@@ -71,5 +82,23 @@ impl Service {
         }
         let row = self.catalog.binding(domain.id(), &told.binding).map_err(list_status)?;
         row.ok_or_else(|| Status::internal("a binding was committed and is not there"))
+    }
+
+    /// A binding of a cluster is what its operator told, whatever a pod says.
+    fn told_by_operator(&self, domain: &Domain, hello: &v1::Hello) -> Result<BindingRow, Status> {
+        let row = self.catalog.binding(domain.id(), &hello.binding).map_err(list_status)?;
+        let row = row.filter(|row| !row.uid.is_empty() && !row.forgotten).ok_or_else(|| {
+            Status::failed_precondition(format!(
+                "binding {} is not registered by the operator yet: it is waited for",
+                hello.binding
+            ))
+        })?;
+        if row.hello.block_size != hello.block_size {
+            return Err(Status::failed_precondition(format!(
+                "blockSize of binding {} is immutable: it is {}, not {}",
+                hello.binding, row.hello.block_size, hello.block_size
+            )));
+        }
+        Ok(row)
     }
 }

@@ -37,7 +37,14 @@ pub(super) fn load(catalog: &Catalog) -> Result<HashMap<(DomainId, String), Held
             let row: Leased = decode(FACTS, &value)?;
             let binding = String::from_utf8_lossy(key.get(5..).unwrap_or_default()).into_owned();
             if !row.released {
-                let held = Held { id: row.id, epoch: row.epoch, holder: row.holder, heard: Instant::now() };
+                let held = Held {
+                    id: row.id,
+                    epoch: row.epoch,
+                    holder: row.holder,
+                    binding_uid: row.binding_uid,
+                    migration_epoch: row.migration_epoch,
+                    heard: Instant::now(),
+                };
                 leases.insert((domain.id(), binding), held);
             }
         }
@@ -52,18 +59,19 @@ impl v1::migration_server::Migration for Migrating {
     type ListCheckpointsStream = Stream<v1::Checkpoint>;
 
     async fn register(&self, request: Request<v1::Hello>) -> Result<Response<v1::Welcome>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let mut hello = request.into_inner();
         hello.session = Bytes::new(); // a session lives on a stream
-        self.0.welcome(&domain, &hello).await.map(Response::new)
+        self.0.welcome(&domain, &mut hello).await.map(Response::new)
     }
 
     async fn acquire_lease(&self, request: Request<v1::AcquireLeaseRequest>) -> Result<Response<v1::Lease>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let _one_at_a_time = service.migrating.lock().await;
-        service.binding(&domain, &request.binding)?;
+        let row = service.binding(&domain, &request.binding)?;
+        stale(&row, &request)?;
         let key = (domain.id(), request.binding.clone());
         let lease = service.sessions.times().lease;
         if let Some(held) = service.lock_leases().get(&key).filter(|held| held.heard.elapsed() < lease) {
@@ -79,15 +87,29 @@ impl v1::migration_server::Migration for Migrating {
             row.map_err(|error| list_status(error.into()))?.unwrap_or_default()
         };
         let (id, epoch) = (rand::random_range(1..=u64::MAX), before.epoch + 1);
-        let leased = Leased { id, epoch, holder: request.holder.clone(), released: false };
+        let leased = Leased {
+            id,
+            epoch,
+            holder: request.holder.clone(),
+            released: false,
+            binding_uid: request.binding_uid.clone(),
+            migration_epoch: request.migration_epoch,
+        };
         service.commit(&domain, &request.binding, Fact::Leased(leased)).await?;
-        let held = Held { id, epoch, holder: request.holder, heard: Instant::now() };
+        let held = Held {
+            id,
+            epoch,
+            holder: request.holder,
+            binding_uid: request.binding_uid,
+            migration_epoch: request.migration_epoch,
+            heard: Instant::now(),
+        };
         service.lock_leases().insert(key, held);
         Ok(Response::new(service.lease(id, epoch, request.binding)))
     }
 
     async fn renew_lease(&self, request: Request<v1::Lease>) -> Result<Response<v1::Lease>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let lease = request.into_inner();
         self.0.holds(&domain, Some(&lease))?;
         Ok(Response::new(self.0.lease(lease.id, lease.epoch, lease.binding)))
@@ -95,11 +117,11 @@ impl v1::migration_server::Migration for Migrating {
 
     async fn release_lease(&self, request: Request<v1::Lease>) -> Result<Response<v1::Done>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let lease = request.into_inner();
         let _one_at_a_time = service.migrating.lock().await;
         let binding = service.holds(&domain, Some(&lease))?;
-        let leased = Leased { id: lease.id, epoch: lease.epoch, holder: String::new(), released: true };
+        let leased = Leased { id: lease.id, epoch: lease.epoch, released: true, ..Leased::default() };
         service.commit(&domain, &binding, Fact::Leased(leased)).await?;
         service.lock_leases().remove(&(domain.id(), binding));
         Ok(Response::new(v1::Done {}))
@@ -110,7 +132,7 @@ impl v1::migration_server::Migration for Migrating {
         request: Request<v1::BeginBackfillRequest>,
     ) -> Result<Response<v1::BeginBackfillReply>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let binding = service.holds(&domain, request.lease.as_ref())?;
         let row = service.binding(&domain, &binding)?;
@@ -131,7 +153,7 @@ impl v1::migration_server::Migration for Migrating {
         request: Request<v1::ReconcilePageRequest>,
     ) -> Result<Response<v1::ReconcilePageReply>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let mut page = request.into_inner();
         let binding = service.holds(&domain, page.lease.as_ref())?;
         let backfill = service.backfill(&domain, page.backfill, &binding)?;
@@ -157,7 +179,7 @@ impl v1::migration_server::Migration for Migrating {
         request: Request<v1::ListAbsentRequest>,
     ) -> Result<Response<Self::ListAbsentStream>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let binding = service.holds(&domain, request.lease.as_ref())?;
         let backfill = service.backfill(&domain, request.backfill, &binding)?;
@@ -174,7 +196,7 @@ impl v1::migration_server::Migration for Migrating {
         request: Request<v1::ConfirmAbsentRequest>,
     ) -> Result<Response<v1::ConfirmAbsentReply>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let mut request = request.into_inner();
         let binding = service.holds(&domain, request.lease.as_ref())?;
         let backfill = service.backfill(&domain, request.backfill, &binding)?;
@@ -194,7 +216,7 @@ impl v1::migration_server::Migration for Migrating {
         request: Request<v1::EndBackfillRequest>,
     ) -> Result<Response<v1::EndBackfillReply>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let binding = service.holds(&domain, request.lease.as_ref())?;
         let backfill = service.backfill(&domain, request.backfill, &binding)?;
@@ -219,7 +241,7 @@ impl v1::migration_server::Migration for Migrating {
 
     async fn changes(&self, request: Request<v1::ChangesRequest>) -> Result<Response<Self::ChangesStream>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let binding = service.holds(&domain, request.lease.as_ref())?;
         let row = service.binding(&domain, &binding)?;
@@ -239,21 +261,21 @@ impl v1::migration_server::Migration for Migrating {
     }
 
     async fn known(&self, request: Request<v1::KnownRequest>) -> Result<Response<v1::KnownReply>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let catalog = Arc::clone(&self.0.catalog);
         let request = request.into_inner();
         blocking(move || catalog.known(domain.id(), &request)).await.map(Response::new)
     }
 
     async fn put_checkpoint(&self, request: Request<v1::Checkpoint>) -> Result<Response<v1::Done>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let checkpoint = request.into_inner();
         let lease = checkpoint.lease.clone();
         self.0.put_checkpoints(&domain, lease, vec![checkpoint]).await
     }
 
     async fn put_checkpoints(&self, request: Request<v1::PutCheckpointsRequest>) -> Result<Response<v1::Done>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let request = request.into_inner();
         self.0.put_checkpoints(&domain, request.lease, request.checkpoints).await
     }
@@ -263,7 +285,7 @@ impl v1::migration_server::Migration for Migrating {
         request: Request<v1::ListCheckpointsRequest>,
     ) -> Result<Response<Self::ListCheckpointsStream>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let binding = service.holds(&domain, request.lease.as_ref())?;
         let (catalog, id) = (Arc::clone(&service.catalog), domain.id());
@@ -275,7 +297,7 @@ impl v1::migration_server::Migration for Migrating {
 
     async fn landed(&self, request: Request<v1::LandedRequest>) -> Result<Response<v1::LandedReply>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let binding = service.holds(&domain, request.lease.as_ref())?;
         let (tick, answer) = service.commit(&domain, &binding, Fact::Landed(request)).await?;
@@ -285,7 +307,7 @@ impl v1::migration_server::Migration for Migrating {
 
     async fn set_force(&self, request: Request<v1::SetForceRequest>) -> Result<Response<v1::SetForceReply>, Status> {
         let service = &self.0;
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let request = request.into_inner();
         let _one_at_a_time = service.migrating.lock().await;
         let binding = service.holds(&domain, request.lease.as_ref())?;
@@ -320,10 +342,14 @@ impl v1::migration_server::Migration for Migrating {
     }
 
     async fn report_progress(&self, request: Request<v1::Progress>) -> Result<Response<v1::Done>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let mut progress = request.into_inner();
         let binding = self.0.holds(&domain, progress.lease.as_ref())?;
-        progress.lease = None; // nobody else may use it
+        let held = progress.lease.take(); // nobody else may use it
+        let leases = self.0.lock_leases();
+        let ours = leases.get(&(domain.id(), binding.clone())).filter(|held_now| held.is_some_and(|held| held.id == held_now.id));
+        progress.migration_epoch = ours.map_or(0, |held| held.migration_epoch);
+        drop(leases);
         self.0.lock_progress().insert((domain.id(), binding), progress);
         Ok(Response::new(v1::Done {}))
     }
@@ -384,6 +410,19 @@ impl Service {
 
 fn change(change: v1::change::Change) -> v1::Change {
     v1::Change { change: Some(change) }
+}
+
+/// Whether a Job is of another binding, or of another migration of it, than the store knows.
+fn stale(row: &BindingRow, request: &v1::AcquireLeaseRequest) -> Result<(), Status> {
+    let (uid, epoch) = (&request.binding_uid, request.migration_epoch);
+    if !uid.is_empty() && !row.uid.is_empty() && (*uid != row.uid || row.forgotten) {
+        return Err(Status::aborted(format!("binding {} is another one now: this Job is over", request.binding)));
+    }
+    if epoch != 0 && epoch != row.migration.epoch {
+        let now = row.migration.epoch;
+        return Err(Status::aborted(format!("this Job is of migration {epoch}, and {now} is the present one: it is over")));
+    }
+    Ok(())
 }
 
 fn refusal(answer: &Answer) -> Result<(), Status> {

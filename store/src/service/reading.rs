@@ -27,7 +27,7 @@ impl v1::catalog_server::Catalog for Reading {
 
     async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
         let service = Arc::clone(&self.0);
-        let domain = service.domain(request.metadata())?;
+        let domain = service.domain(request.metadata()).await?;
         let id = domain.id();
         let binding = request.into_inner().binding;
         let (incarnation, tick) = (service.catalog.store().incarnation(), service.durable_tick());
@@ -70,14 +70,14 @@ impl v1::catalog_server::Catalog for Reading {
     }
 
     async fn get_object(&self, request: Request<v1::GetObjectRequest>) -> Result<Response<v1::ObjectEntry>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let catalog = Arc::clone(&self.0.catalog);
         let request = request.into_inner();
         blocking(move || catalog.get_object(domain.name(), &request)).await.map(Response::new)
     }
 
     async fn read_body(&self, request: Request<v1::ReadBodyRequest>) -> Result<Response<Self::ReadBodyStream>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let request = request.into_inner();
         let object = request.object.unwrap_or_default();
         let frames = self.0.catalog.read_body(domain.name(), &object, request.tick, request.offset, request.length);
@@ -92,7 +92,7 @@ impl v1::catalog_server::Catalog for Reading {
     }
 
     async fn list_gaps(&self, request: Request<v1::ListGapsRequest>) -> Result<Response<Self::ListGapsStream>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let request = request.into_inner();
         let catalog = Arc::clone(&self.0.catalog);
         Ok(Response::new(paged(0_u64, move |after| {
@@ -106,7 +106,7 @@ impl v1::catalog_server::Catalog for Reading {
         &self,
         request: Request<v1::ListBucketsRequest>,
     ) -> Result<Response<v1::ListBucketsReply>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let catalog = Arc::clone(&self.0.catalog);
         let binding = request.into_inner().binding;
         let buckets = blocking(move || catalog.list_buckets(domain.name(), &binding)).await?;
@@ -114,7 +114,7 @@ impl v1::catalog_server::Catalog for Reading {
     }
 
     async fn get_s3_key(&self, request: Request<v1::GetS3KeyRequest>) -> Result<Response<v1::S3Key>, Status> {
-        let domain = self.0.domain(request.metadata())?;
+        let domain = self.0.domain(request.metadata()).await?;
         let secret = self.0.keys.secret(domain.name()).ok_or_else(|| {
             Status::not_found("no S3 key is set for this domain: start the store with --s3-master or --s3-keys")
         })?;
@@ -129,7 +129,7 @@ impl Service {
         request: Request<v1::ListObjectsRequest>,
         page: fn(&Catalog, &str, &v1::ListObjectsRequest) -> Result<Vec<v1::ObjectEntry>, ListError>,
     ) -> Result<Response<Stream<v1::ObjectEntry>>, Status> {
-        let domain = self.domain(request.metadata())?;
+        let domain = self.domain(request.metadata()).await?;
         let request = request.into_inner();
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
         let catalog = Arc::clone(&self.catalog);
