@@ -22,7 +22,7 @@ def binding_late(world, shop):
 def bare_pod(world, shop):
     """A bare pod with the annotation of a binding that is not there is refused in words; without it, it is left alone."""
     refused = shop.pod("writer", "idle")
-    running.expect(refused.code != 0 and "archive" in refused.err and "hawser.dev/binding" in refused.err,
+    running.expect(refused.code != 0 and "has no CloudBinding archive" in refused.err,
                    f"the refusal does not say what to do: {refused.said()}")
     running.expect(shop.pod("plain", "idle", bound=False).code == 0, "a pod without the annotation was refused")
     plain = shop.cluster.get("pod", "plain", shop.namespace)
