@@ -79,8 +79,9 @@ async fn ended() {
 fn warn_of_open_secrets(config: &Serve) {
     use std::os::unix::fs::PermissionsExt;
     for path in [&config.tokens, &config.s3_keys, &config.s3_master, &config.tls_key].into_iter().flatten() {
-        if std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
-            tracing::warn!(file = %path.display(), "others on this machine may read this secret: chmod 600");
+        // The group may read: a Secret's file belongs to root, and to the pod's own group.
+        if std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o037 != 0) {
+            tracing::warn!(file = %path.display(), "others on this machine may read this secret: chmod 640 or less");
         }
     }
 }
