@@ -65,17 +65,19 @@ def _what_failed(done):
 
 @stage
 def scripts(tally):
-    """Shell and Python of this folder parse."""
+    """Shell and Python of this folder parse; the chart renders as it must."""
 
     def check():
         folder = machine.REPO / "e2e"
-        for script in [*folder.iterdir(), machine.REPO / ".ci" / "run"]:
+        for script in [*folder.iterdir(), *(folder / "cluster").iterdir(), machine.REPO / ".ci" / "run"]:
             if script.is_file() and script.read_bytes().startswith(b"#!/usr/bin/env bash"):
                 running.run(["bash", "-n", script], machine.environment()).ok()
         for source in (folder / "lib").rglob("*.py"):
             compile(source.read_text(), str(source), "exec")
 
-    return tally.judge("scripts", check)
+    held = tally.judge("scripts", check)
+    from lib import chart
+    return tally.judge("chart", chart.check) and held
 
 
 @stage
