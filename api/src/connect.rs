@@ -30,7 +30,8 @@ pub struct Store {
     pub domain: String,
     /// A file with the caller's token, where the store asks for one.
     pub token_file: Option<PathBuf>,
-    /// A PEM file with the authority that signed the store's certificate.
+    /// A PEM file with the authority that signed the store's certificate, or a folder: then all files
+    /// `store-ca.pem` in its subfolders, as a pod has them of each of its bindings.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -70,6 +71,19 @@ impl Store {
     /// # Errors
     /// [`ConnectError`] when the URL, the token file or the authority cannot be used.
     pub fn channel(&self) -> Result<(Channel, Caller), ConnectError> {
+        let pem = self.ca_file.as_deref().map(authorities).transpose()?;
+        self.channel_with(pem.as_deref())
+    }
+
+    /// The same, for one who has the authority in memory: `pem` takes the place of `ca_file`.
+    ///
+    /// # Errors
+    /// As [`Store::channel`].
+    pub fn channel_trusting(&self, pem: &[u8]) -> Result<(Channel, Caller), ConnectError> {
+        self.channel_with(Some(pem))
+    }
+
+    fn channel_with(&self, ca: Option<&[u8]>) -> Result<(Channel, Caller), ConnectError> {
         let bad_url = || ConnectError::Url { url: self.url.clone() };
         let endpoint = Endpoint::from_shared(self.url.clone()).map_err(|_| bad_url())?;
         let scheme = endpoint.uri().scheme_str().map(str::to_owned);
@@ -81,13 +95,12 @@ impl Store {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))
             .keep_alive_while_idle(true);
-        match (scheme.as_deref(), &self.ca_file) {
+        match (scheme.as_deref(), ca) {
             (Some("http"), _) => {}
-            (Some("https"), Some(path)) => {
-                let pem = read(path)?;
+            (Some("https"), Some(pem)) => {
                 let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-                endpoint =
-                    endpoint.tls_config(tls).map_err(|source| ConnectError::Ca { path: path.clone(), source })?;
+                let path = self.ca_file.clone().unwrap_or_default();
+                endpoint = endpoint.tls_config(tls).map_err(|source| ConnectError::Ca { path, source })?;
             }
             (Some("https"), None) => {
                 endpoint = endpoint.tls_config(ClientTlsConfig::new()).map_err(|_| bad_url())?;
@@ -107,7 +120,8 @@ pub struct Caller {
 }
 
 struct Token {
-    file: PathBuf,
+    /// Where it comes from; none: it is shown as it is for as long as it lasts.
+    file: Option<PathBuf>,
     read: Mutex<(Instant, MetadataValue<Ascii>)>,
 }
 
@@ -116,12 +130,21 @@ impl Caller {
         let token = match token_file {
             None => None,
             Some(file) => {
-                let value = bearer(file)?;
-                Some(Arc::new(Token { file: file.to_owned(), read: Mutex::new((Instant::now(), value)) }))
+                let value = bearer(file, &read(file)?)?;
+                Some(Arc::new(Token { file: Some(file.to_owned()), read: Mutex::new((Instant::now(), value)) }))
             }
         };
         let named = !domain.is_empty(); // a token names its own
         Ok(Caller { domain: domain.parse().ok().filter(|_| named), token })
+    }
+
+    /// One who has its token in memory, which names its domain.
+    ///
+    /// # Errors
+    /// [`ConnectError::File`] when it is no token.
+    pub fn showing(token: &str) -> Result<Caller, ConnectError> {
+        let value = bearer(Path::new("the token"), token.as_bytes())?;
+        Ok(Caller { domain: None, token: Some(Arc::new(Token { file: None, read: Mutex::new((Instant::now(), value)) })) })
     }
 }
 
@@ -132,9 +155,9 @@ impl Interceptor for Caller {
         }
         if let Some(token) = &self.token {
             let mut read = token.read.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if read.0.elapsed() > TOKEN_AGE_MAX {
+            if let Some(file) = token.file.as_deref().filter(|_| read.0.elapsed() > TOKEN_AGE_MAX) {
                 // A file that cannot be read just now leaves the last token in use.
-                let value = bearer(&token.file).unwrap_or_else(|_| read.1.clone());
+                let value = self::read(file).and_then(|text| bearer(file, &text)).unwrap_or_else(|_| read.1.clone());
                 *read = (Instant::now(), value);
             }
             request.metadata_mut().insert("authorization", read.1.clone());
@@ -149,8 +172,8 @@ impl fmt::Debug for Caller {
     }
 }
 
-fn bearer(file: &Path) -> Result<MetadataValue<Ascii>, ConnectError> {
-    let text = String::from_utf8_lossy(&read(file)?).into_owned();
+fn bearer(file: &Path, text: &[u8]) -> Result<MetadataValue<Ascii>, ConnectError> {
+    let text = String::from_utf8_lossy(text);
     let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim()).parse().map_err(|_| {
         let source =
             std::io::Error::new(std::io::ErrorKind::InvalidData, "a token is one line of printable characters");
@@ -158,6 +181,20 @@ fn bearer(file: &Path) -> Result<MetadataValue<Ascii>, ConnectError> {
     })?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn authorities(path: &Path) -> Result<Vec<u8>, ConnectError> {
+    if !path.is_dir() {
+        return read(path);
+    }
+    let folders = std::fs::read_dir(path).map_err(|source| ConnectError::File { path: path.to_owned(), source })?;
+    let files = folders.flatten().map(|folder| folder.path().join("store-ca.pem"));
+    let mut all = Vec::new();
+    for file in files.filter(|file| file.is_file()) {
+        all.extend(read(&file)?);
+        all.push(b'\n');
+    }
+    if all.is_empty() { read(&path.join("store-ca.pem")) } else { Ok(all) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ConnectError> {

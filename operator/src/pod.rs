@@ -78,10 +78,12 @@ pub struct Settings {
 /// What one pod asks for, as far as the cluster knows it.
 #[derive(Clone, Debug)]
 pub struct Wish {
+    /// The pod's namespace; the pod itself may not say it yet.
+    pub namespace: String,
+    /// Its labels.
+    pub namespace_labels: BTreeMap<String, String>,
     /// The bindings in the order of the annotation, each with its manifest as the sidecar reads it.
     pub bindings: Vec<(CloudBinding, String)>,
-    /// The labels of the pod's namespace.
-    pub namespace_labels: BTreeMap<String, String>,
 }
 
 /// A pod that may run.
@@ -129,7 +131,7 @@ pub fn protect(pod: &Value, wish: &Wish, settings: &Settings) -> Result<Protecte
 
     let untrusting = trust::prepare(&mut pod);
     volumes::add(&mut pod, wish);
-    inject::add(&mut pod, wish, settings, &ours);
+    inject::add(&mut pod, settings, &ours);
     resources::raise(&mut pod, &ours);
     stamp(&mut pod, wish, settings, &untrusting);
 

@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use super::resources::Ours;
 use super::volumes::{CONFIG, CONFIG_DIR, STATE, STATE_DIR, TOKEN, TOKEN_DIR, TRUST, TRUST_DIR};
 use super::{ADMIN_PORT, REDIRECT_CONTAINER, REDIRECT_PORT, SIDECAR_CONTAINER, SIDECAR_UID, Settings, TRUST_CONTAINER};
-use super::{Wish, list, name};
+use super::{list, name};
 
 /// Seconds in which the sidecar has to come up before the kubelet restarts it. It needs no store and no cloud for it.
 const STARTUP_SECONDS_MAX: u32 = 60;
 
-pub(super) fn add(pod: &mut Value, _wish: &Wish, settings: &Settings, ours: &Ours) {
+pub(super) fn add(pod: &mut Value, settings: &Settings, ours: &Ours) {
     let front = [redirect(settings, ours), sidecar(settings, ours), trust(settings, ours)];
     list(pod, "initContainers").splice(0..0, front);
     for secret in &settings.pull_secrets {
@@ -78,6 +78,11 @@ fn sidecar(settings: &Settings, ours: &Ours) -> Value {
     ];
     let mut container = container(SIDECAR_CONTAINER, &command, settings, &ours.sidecar);
     container["restartPolicy"] = "Always".into();
+    let of_pod = |field: &str| json!({"fieldRef": {"apiVersion": "v1", "fieldPath": field}});
+    container["env"] = json!([
+        {"name": "POD_NAME", "valueFrom": of_pod("metadata.name")},
+        {"name": "POD_UID", "valueFrom": of_pod("metadata.uid")},
+    ]);
     container["ports"] = json!([{"name": "hawser-admin", "containerPort": ADMIN_PORT, "protocol": "TCP"}]);
     // It waits by itself, so that the first probe succeeds as soon as the sidecar is ready, and not a second later.
     let ready = ["hawser-sidecar", "ready", "--admin", &format!("127.0.0.1:{ADMIN_PORT}"), "--wait", "5s"];

@@ -31,7 +31,7 @@ pub(super) fn check(pod: &Pod, wish: &Wish) -> Result<(), Denial> {
     windows(pod)?;
     host_network(pod)?;
     interception(pod, wish)?;
-    net_admin(pod, wish)?;
+    net_admin(wish)?;
     mesh(pod, wish)?;
     user(pod)?;
     ports(pod)?;
@@ -76,12 +76,11 @@ fn interception(pod: &Pod, wish: &Wish) -> Result<(), Denial> {
     }
 }
 
-fn net_admin(pod: &Pod, wish: &Wish) -> Result<(), Denial> {
+fn net_admin(wish: &Wish) -> Result<(), Denial> {
     match wish.namespace_labels.get(POD_SECURITY).map(String::as_str) {
-        Some(level @ ("baseline" | "restricted")) => Err(Denial::NamespaceForbidsNetAdmin {
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            level: level.to_owned(),
-        }),
+        Some(level @ ("baseline" | "restricted")) => {
+            Err(Denial::NamespaceForbidsNetAdmin { namespace: wish.namespace.clone(), level: level.to_owned() })
+        }
         _ => Ok(()),
     }
 }

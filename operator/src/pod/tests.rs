@@ -43,7 +43,7 @@ fn wish(pod: &Value) -> Wish {
     let named = names(pod["metadata"]["annotations"][BINDING].as_str().unwrap()).unwrap();
     let bindings =
         named.iter().map(|name| binding(name, &["https://s3.cloud.test", "http://minio.test:9000"])).collect();
-    Wish { bindings, namespace_labels: BTreeMap::new() }
+    Wish { namespace: "shop".into(), namespace_labels: BTreeMap::new(), bindings }
 }
 
 fn folder() -> PathBuf {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{CONFIGURATION, STORE_CA, Wish, list};
+use super::{CONFIGURATION, STORE_CA, UNPROTECTED, Wish, list};
 
 pub(super) const CONFIG: &str = "hawser-config";
 pub(super) const TRUST: &str = "hawser-trust";
@@ -55,7 +55,11 @@ fn config(wish: &Wish) -> Vec<Value> {
             "fieldRef": {"apiVersion": "v1", "fieldPath": format!("metadata.annotations['{annotation}']")},
         })
     };
-    let items = [stamped(CONFIGURATION, "configuration.yaml"), stamped(STORE_CA, "store-ca.pem")];
+    let items = [
+        stamped(CONFIGURATION, "configuration.yaml"),
+        stamped(STORE_CA, "store-ca.pem"),
+        stamped(UNPROTECTED, "unprotected"),
+    ];
     sources.push(json!({"downwardAPI": {"items": items}}));
     sources
 }
