@@ -47,7 +47,7 @@ def existing(world, shop):
     shop.until_in_force("cloud-a", 180)
     coverage = shop.binding()["status"]["coverage"]
     running.expect((coverage["listedObjects"], coverage["heldObjects"]) == (20, 20), f"coverage is {coverage}")
-    running.expect("100 %" in shop.row(), f"kubectl get cb does not say 100 %:\n{shop.row()}")
+    running.expect("100%" in shop.row(), f"kubectl get cb does not say 100%:\n{shop.row()}")
 
 
 @story

@@ -42,7 +42,9 @@ class Kubernetes:
         done = self.kubectl("get", kind, *which, *where, "-o", "json", "--ignore-not-found")
         running.expect(done.code == 0, f"kubectl get {kind}: {done.said()[-500:]}")
         found = json.loads(done.out) if done.out.strip() else None
-        return found["items"] if found is not None and not name else found
+        if name:
+            return found
+        return found["items"] if found is not None else []
 
     def events(self, namespace):
         """What the Events of a namespace say: (kind/name, reason, message)."""
