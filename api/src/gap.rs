@@ -99,13 +99,15 @@ pub enum GapReason {
     Folded,
     /// A listing or HEAD shows a version that was never recorded.
     UnseenVersion,
+    /// The sidecar's relay ended again and again, so everything is passed through.
+    RelayCrashed,
     /// A reason of a newer release.
     Other,
 }
 
 impl GapReason {
     /// Every reason, in the order in which people read them.
-    pub const ALL: [GapReason; 24] = [
+    pub const ALL: [GapReason; 25] = [
         GapReason::Concurrent,
         GapReason::OutcomeUnknown,
         GapReason::IntentLost,
@@ -129,6 +131,7 @@ impl GapReason {
         GapReason::Damaged,
         GapReason::Folded,
         GapReason::UnseenVersion,
+        GapReason::RelayCrashed,
         GapReason::Other,
     ];
 
@@ -158,6 +161,7 @@ impl GapReason {
             GapReason::Damaged => "Damaged",
             GapReason::Folded => "Folded",
             GapReason::UnseenVersion => "UnseenVersion",
+            GapReason::RelayCrashed => "RelayCrashed",
             GapReason::Other => "Other",
         }
     }
@@ -193,6 +197,7 @@ impl GapReason {
             | GapReason::JournalFull
             | GapReason::Damaged
             | GapReason::Folded
+            | GapReason::RelayCrashed
             | GapReason::Other => ClosedBySighting::Never,
         }
     }
@@ -209,6 +214,7 @@ impl GapReason {
                 | GapReason::Distrust
                 | GapReason::JournalFull
                 | GapReason::Folded
+                | GapReason::RelayCrashed
                 | GapReason::Other
         )
     }
@@ -239,6 +245,7 @@ impl GapReason {
             GapReason::Damaged => "stored bytes are damaged",
             GapReason::Folded => "many gaps of this bucket were folded into one",
             GapReason::UnseenVersion => "the cloud shows a version that was never recorded",
+            GapReason::RelayCrashed => "the sidecar's relay ended again and again, and everything was passed through",
             GapReason::Other => "a reason of a newer release",
         }
     }

@@ -68,6 +68,9 @@ pub(crate) fn repair(reason: GapReason) -> &'static str {
         GapReason::Distrust => {
             "let the client trust the pod's bundle (hawser-sidecar env), then hawser-migrate backfill"
         }
+        GapReason::RelayCrashed => {
+            "the sidecar's log says why it ended (memory limit, signal); hawser-migrate backfill after it"
+        }
         GapReason::Other => "a newer hawser knows it; hawser-migrate backfill",
         GapReason::MissingBlocks
         | GapReason::EarlyAnswer

@@ -18,6 +18,8 @@ use crate::metrics::Metrics;
 use crate::trust::{self, TrustError};
 
 /// How often the files are looked at: an edit takes effect within two seconds.
+mod folder;
+
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What (host, port) of one connection belongs to. Several bindings may share a host; the bucket of
@@ -59,6 +61,8 @@ impl Table {
         }
         let theirs = |entry: &&Entry| hosts::classify(&entry.provider, host, port).is_some();
         let entries: Vec<Entry> = self.entries.iter().filter(theirs).cloned().collect();
+    /// Something could not be read, and an earlier word for it is in force.
+    is_partial: bool,
         (!entries.is_empty()).then(|| Bound { host: host.to_owned(), port, entries })
     }
 
@@ -80,12 +84,36 @@ impl Table {
 
     fn of(path: &Path, files: &[File]) -> Result<Table, BindingsError> {
         let mut table = Table::default();
-        for binding in hawser_api::binding::load_all(path)? {
-            let binding = Arc::new(binding);
+        let (manifests, failed) = folder::manifests(path)?;
+        if let Some(error) = failed {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a binding cannot be read: what was stamped on the pod is in force in its place"
+            );
+            table.is_partial = true;
+        }
+        for manifest in manifests {
+            let binding = Arc::new(manifest.binding);
             for provider in &binding.spec.providers {
-                let own = files
-                    .iter()
-                    .find(|file| file.path.file_name().is_some_and(|name| *name == *roots_file(&provider.name)));
+                let wanted = manifest.folder.join(roots_file(&provider.name));
+                let own = files.iter().find(|file| file.path == wanted);
+                if manifest.stamped && provider.s3.ca.is_some() {
+                    // Its cloud would not verify, and an application that cannot reach it is worse than one that is
+                    // not protected for its first minute.
+                    tracing::warn!(
+                        binding = binding.name(),
+                        provider = provider.name,
+                        "the provider's own roots have not arrived yet: until then it is passed through"
+                    );
+                    table.is_partial = true;
+                    continue;
+                }
+    /// All hosts of all bindings at once; `None` when nothing is bound.
+    pub fn everything(&self) -> Option<Bound> {
+        let entries = self.entries.clone();
+        (!entries.is_empty()).then(|| Bound { host: String::new(), port: 0, entries })
+    }
+
                 let roots = match own {
                     Some(file) => trust::read(&file.path)?,
                     None => Vec::new(),
@@ -152,9 +180,14 @@ pub struct Follower {
 /// # Errors
 /// [`BindingsError`]: at the start there is no earlier table to keep.
 pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<(Bindings, Follower), BindingsError> {
+    /// No host is bound, for ever.
+    pub fn none() -> Bindings {
+        Bindings { table: watch::channel(Arc::default()).1 }
+    }
+
     let files = read_all(path);
     let table = Table::of(path, &files)?;
-    metrics.bindings_valid.set(1);
+    metrics.bindings_valid.set(i64::from(!table.is_partial));
     let (to, from) = watch::channel(Arc::new(table));
     let follower = Follower { path: path.to_owned(), seen: fingerprint(&files), table: to, metrics };
     Ok((Bindings { table: from }, follower))
@@ -179,10 +212,19 @@ impl Follower {
             Ok(table) => {
                 tracing::info!(
                     bindings = table.bindings().len(),
+/// The ports of every provider of every binding, for the packet rules.
+///
+/// # Errors
+/// [`BindingsError::Load`].
+pub fn ports(path: &Path) -> Result<BTreeSet<u16>, BindingsError> {
+    let (manifests, _) = folder::manifests(path)?;
+    let providers = manifests.iter().flat_map(|manifest| &manifest.binding.spec.providers);
+    Ok(providers.map(|provider| provider.s3.endpoint.port()).collect())
+}
+
                     "the bindings changed; open connections keep what they began with"
                 );
                 self.table.send_replace(Arc::new(table));
-                self.metrics.bindings_valid.set(1);
             }
             Err(error) => {
                 tracing::error!(
@@ -200,20 +242,20 @@ struct File {
     path: PathBuf,
     content: io::Result<Vec<u8>>,
 }
+                self.metrics.bindings_valid.set(i64::from(!table.is_partial));
 
 /// Every file that the bindings may come from: small ones, so that looking at their content costs nothing and sees
 /// every edit, also one by symbolic links as Kubernetes makes it.
 fn read_all(path: &Path) -> Vec<File> {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let is_roots = |path: &Path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("upstream-") && name.ends_with(".pem")
-    };
     let is_manifest = |path: &Path| path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    paths.retain(|file| is_roots(file) || (path.is_dir() && is_manifest(file)));
+    let mut paths = roots_in(folder);
+    if path.is_dir() {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        paths.extend(entries.filter(|file| is_manifest(file)));
+        paths.extend(folder::files(path));
+    }
     if !path.is_dir() {
         paths.push(path.to_owned());
     }
@@ -240,6 +282,16 @@ fn roots_file(provider: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+/// The files `upstream-PROVIDER.pem` of a folder.
+fn roots_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_roots = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("upstream-") && name.ends_with(".pem")
+    };
+    entries.filter(is_roots).collect()
+}
+
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::sync::Arc;
@@ -308,3 +360,48 @@ mod tests {
         assert_eq!(bound.entries.iter().map(|entry| entry.binding.name()).collect::<Vec<_>>(), ["one", "two"]);
     }
 }
+
+    #[test]
+    fn a_pod_reads_what_was_stamped_on_it_until_its_configuration_arrives() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let stamped = [manifest("one", "https://a.test"), manifest("two", "https://b.test:8443")].join("---\n");
+        fs::create_dir(at("stamped")).unwrap();
+        fs::write(at("stamped/configuration.yaml"), stamped).unwrap();
+        let metrics = Arc::new(Metrics::default());
+        let (bindings, mut follower) = open(folder.path(), Arc::clone(&metrics)).unwrap();
+        let is_bound = |host: &str, port| bindings.table().bound(host, port).is_some();
+        assert!(is_bound("a.test", 443) && is_bound("b.test", 8443));
+        assert_eq!(super::ports(folder.path()).unwrap().into_iter().collect::<Vec<_>>(), [443, 8443]);
+
+        fs::create_dir(at("one")).unwrap();
+        fs::write(at("one/binding.yaml"), manifest("one", "https://c.test")).unwrap();
+        follower.look();
+        assert!(is_bound("c.test", 443) && is_bound("b.test", 8443), "one has arrived, the other has not");
+        assert!(!is_bound("a.test", 443), "what has arrived replaces what was stamped");
+        assert_eq!(metrics.bindings_valid.get(), 1);
+
+        fs::write(at("one/binding.yaml"), "apiVersion: of/the/future").unwrap();
+        let (bindings, _) = open(folder.path(), Arc::clone(&metrics)).unwrap();
+        assert!(bindings.table().bound("a.test", 443).is_some(), "a restart falls back on what was stamped");
+        assert_eq!(metrics.bindings_valid.get(), 0, "and says so");
+    }
+
+    #[test]
+    fn a_provider_with_roots_of_its_own_is_passed_through_until_they_arrive() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let own = manifest("one", "https://a.test").replace("\"https://a.test\"", "\"https://a.test\", ca: {configMapName: r, key: k}");
+        fs::create_dir_all(at("stamped")).unwrap();
+        fs::write(at("stamped/configuration.yaml"), &own).unwrap();
+        let (bindings, mut follower) = open(folder.path(), Arc::new(Metrics::default())).unwrap();
+        assert!(bindings.table().bound("a.test", 443).is_none());
+        assert!(super::ports(folder.path()).unwrap().contains(&443), "the rules lead it here all the same");
+        fs::create_dir(at("one")).unwrap();
+        let root = crate::authority::Authority::open(None).unwrap();
+        crate::trust::write_merged(&at("one/upstream-a.pem"), root.certificate(), &[]).unwrap();
+        fs::write(at("one/binding.yaml"), own).unwrap();
+        follower.look();
+        let bound = bindings.table().bound("a.test", 443).unwrap();
+        assert_eq!(*bound.entries[0].roots, [root.certificate().clone()]);
+    }

@@ -28,12 +28,14 @@ pub enum Command {
     Redirect(Redirect),
     /// Merge root certificates and the sidecar's own into bundles
     Trust(Trust),
+    /// Ask a running sidecar whether it is ready, and wait until it is
+    Ready(Ready),
 }
 
 /// What to copy, and where to.
 #[derive(Clone, Debug, Args)]
 pub struct Copying {
-    /// The CloudBinding manifest, or a folder of them
+    /// The CloudBinding manifest, or a folder of them: files, or a subfolder for each with its binding.yaml
     #[arg(long, value_name = "FILE|DIR")]
     pub binding: PathBuf,
     /// The private store, as http://HOST:PORT or https://HOST:PORT
@@ -42,8 +44,8 @@ pub struct Copying {
     /// A file with the token that is shown to the store
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Root certificates that the store's own is verified with
-    #[arg(long, value_name = "FILE")]
+    /// Root certificates that the store's own is verified with; of a folder every store-ca.pem in its subfolders
+    #[arg(long, value_name = "FILE|DIR")]
     pub store_ca: Option<PathBuf>,
     /// Root certificates that the clouds' are verified with, beside the public ones and the binding's own
     #[arg(long, value_name = "FILE")]
@@ -81,6 +83,28 @@ pub struct Run {
     /// How long open exchanges may go on after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration)]
     pub drain_grace: Duration,
+    /// Hold the listener and leave the relaying to a child, which is started again within 100 ms when it ends; after
+    /// three times in a minute everything is passed through unobserved for a while
+    #[arg(long, requires = "redirect", conflicts_with = "proxy")]
+    pub supervise: bool,
+    /// What `redirect --outcome` wrote: whether connections are led here at all
+    #[arg(long, value_name = "FILE")]
+    pub redirect_outcome: Option<PathBuf>,
+    /// Set for the child of `--supervise`: what it does with connections
+    #[arg(long, hide = true, value_enum, conflicts_with = "supervise")]
+    pub child: Option<Child>,
+    /// Set for the child: how many there were before it that ended by themselves
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub crashes: u32,
+}
+
+/// What the child of a supervisor does with connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Child {
+    /// What a sidecar does.
+    Relay,
+    /// It passes all of them through, and says so.
+    Splice,
 }
 
 /// `exec`.
@@ -112,8 +136,15 @@ pub struct Redirect {
     #[arg(long)]
     pub remove: bool,
     /// The ports that are led to the sidecar: those of all named providers
-    #[arg(long, value_name = "PORT,…", value_delimiter = ',', required_unless_present = "remove")]
+    #[arg(long, value_name = "PORT,…", value_delimiter = ',', required_unless_present_any = ["remove", "binding"])]
     pub ports: Vec<u16>,
+    /// The bindings whose providers' ports these are, as `run` takes them
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "ports")]
+    pub binding: Option<PathBuf>,
+    /// Write what happened here for `run --redirect-outcome`, and end successfully all the same: a pod without rules
+    /// runs, unprotected, and says so
+    #[arg(long, value_name = "FILE", conflicts_with = "remove")]
+    pub outcome: Option<PathBuf>,
     /// The user whose connections go out untouched: the sidecar itself
     #[arg(long, value_name = "UID", default_value_t = 61337)]
     pub uid: u32,
@@ -134,6 +165,21 @@ pub struct Trust {
     /// Where the merged bundle goes, with a .p12 beside it; --trust-dir/merged.pem if not given
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Leave a bundle in any case, of the roots alone where there is no ca.pem, and end successfully: its clients then
+    /// reach their clouds, unprotected
+    #[arg(long)]
+    pub available: bool,
+}
+
+/// `ready`.
+#[derive(Clone, Debug, Args)]
+pub struct Ready {
+    /// The running sidecar's --admin
+    #[arg(long, value_name = "ADDR")]
+    pub admin: SocketAddr,
+    /// How long to wait for it
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub wait: Duration,
 }
 
 /// Reads `250ms`, `25s`, `2m`.

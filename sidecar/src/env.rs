@@ -5,31 +5,15 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use hawser_api::variables::{ADDITIVE, JAVA, REPLACING, java_options};
 use rustls::pki_types::CertificateDer;
 
-use crate::trust::{self, BUNDLE_FILE, CA_FILE, TRUSTSTORE_FILE, TRUSTSTORE_PASSWORD, TrustError};
+use crate::trust::{self, BUNDLE_FILE, CA_FILE, TRUSTSTORE_FILE, TrustError};
 
 /// Variables that say where the proxy is. Some clients follow only one of them.
 const PROXY: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
 /// Variables that would lead past it.
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// Variables whose file is added to what a client trusts.
-const ADDITIVE: [&str; 2] = ["NODE_EXTRA_CA_CERTS", "DENO_CERT"];
-/// Variables whose file takes the place of what a client trusts.
-const REPLACING: [&str; 10] = [
-    "SSL_CERT_FILE",
-    "AWS_CA_BUNDLE",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "PIP_CERT",
-    "NIX_SSL_CERT_FILE",
-    "HTTPLIB2_CA_CERTS",
-];
-/// Options for every Java process.
-const JAVA: &str = "JAVA_TOOL_OPTIONS";
 
 /// One change of an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +53,7 @@ pub fn changes(
         let file = merged(trust_dir, name, &ours, now(name))?.unwrap_or_else(|| bundle.clone());
         changes.push(Change::Set(name, file.into()));
     }
-    changes.push(Change::Set(JAVA, java_options(trust_dir, proxy, now(JAVA).as_deref())));
+    changes.push(Change::Set(JAVA, java(trust_dir, proxy, now(JAVA).as_deref())));
     Ok(changes)
 }
 
@@ -91,16 +75,12 @@ fn merged(
 }
 
 /// Java reads no proxy and no bundle from other variables. What stands there already stays, and comes first.
-fn java_options(trust_dir: &Path, proxy: SocketAddr, now: Option<&OsStr>) -> OsString {
+fn java(trust_dir: &Path, proxy: SocketAddr, now: Option<&OsStr>) -> OsString {
     let mut options = now.map(OsStr::to_owned).unwrap_or_default();
     if !options.is_empty() {
         options.push(" ");
     }
-    options.push("-Djavax.net.ssl.trustStore=");
-    options.push(trust_dir.join(TRUSTSTORE_FILE));
-    options.push(format!(
-        " -Djavax.net.ssl.trustStorePassword={TRUSTSTORE_PASSWORD} -Djavax.net.ssl.trustStoreType=PKCS12"
-    ));
+    options.push(java_options(&trust_dir.join(TRUSTSTORE_FILE).to_string_lossy()));
     for scheme in ["https", "http"] {
         options.push(format!(" -D{scheme}.proxyHost={} -D{scheme}.proxyPort={}", proxy.ip(), proxy.port()));
     }

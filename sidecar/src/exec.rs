@@ -13,7 +13,7 @@ use crate::accept::Way;
 use crate::config::Exec;
 use crate::env::{self, Change};
 use crate::heap;
-use crate::run::{self, Plan, StartError};
+use crate::run::{self, InPod, Plan, StartError};
 use crate::trust::TrustError;
 
 /// How long connections that the command left open may go on: it is gone, so nobody reads them.
@@ -67,6 +67,7 @@ pub async fn exec(config: Exec) -> Result<u8, ExecError> {
         ways: vec![(Way::Proxy, address)],
         admin: None,
         grace: GRACE,
+        in_pod: InPod::default(),
     })
     .await?;
     let proxy = sidecar.listening.first().copied().unwrap_or(address);
@@ -86,7 +87,7 @@ pub async fn exec(config: Exec) -> Result<u8, ExecError> {
         .forward_until_exit(&mut child)
         .await
         .map_err(|source| ExecError::Command { command: name(), source })?;
-    sidecar.stop().await;
+    sidecar.stop(false).await;
     Ok(code(status))
 }
 

@@ -19,6 +19,8 @@ pub enum Lapse {
     Http2,
     /// Bytes came that are not the protocol of the binding.
     Unparsed,
+    /// The relay ended again and again: everything is passed through.
+    Crashed,
 }
 
 impl Lapse {
@@ -28,6 +30,7 @@ impl Lapse {
             Lapse::Distrust => "distrust",
             Lapse::Http2 => "http2",
             Lapse::Unparsed => "unparsed",
+            Lapse::Crashed => "crashed",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use hawser_sidecar::config::{Cli, Command};
-use hawser_sidecar::{env, exec, heap, redirect, run, trust};
+use hawser_sidecar::{env, exec, heap, ready, redirect, run, supervise, trust};
 use tracing_subscriber::EnvFilter;
 
 /// Threads that relay. More make more memory, and one connection never uses more than one.
@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
     let done = match command {
+        Command::Run(config) if config.supervise => {
+            supervise::run(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
+        }
         Command::Run(config) => {
             runtime().block_on(run::run(config)).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
         }
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         }
         Command::Trust(config) => {
             trust::command(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
+        }
+        Command::Ready(config) => {
+            ready::wait(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
         }
     };
     done.unwrap_or_else(|code| code)

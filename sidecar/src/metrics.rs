@@ -32,7 +32,7 @@ pub struct Fault {
 pub struct Lapsed {
     /// Namespace and name of the binding.
     pub binding: String,
-    /// `distrust`, `http2` or `unparsed`.
+    /// `distrust`, `http2`, `unparsed` or `crashed`.
     pub reason: &'static str,
 }
 
@@ -53,6 +53,12 @@ pub struct Metrics {
     /// 1 while a binding as a whole is not observed for this reason.
     pub lapses: Family<Lapsed, Gauge>,
 }
+    /// Relays of this pod that ended by themselves.
+    pub crashes: Gauge,
+    /// 1 while everything is passed through because of that.
+    pub splicing: Gauge,
+    /// 1 while packet rules lead the pod's connections here, 0 when they could not be installed.
+    pub led: Gauge,
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -89,6 +95,21 @@ impl Metrics {
             );
             registry.register("lapses", "Bindings that are not observed as a whole, by reason", metrics.lapses.clone());
         });
+            registry.register(
+                "relay_crashes",
+                "Relays of this pod that ended by themselves",
+                metrics.crashes.clone(),
+            );
+            registry.register(
+                "splicing",
+                "Whether everything is passed through because the relay ended again and again",
+                metrics.splicing.clone(),
+            );
+            registry.register(
+                "led",
+                "Whether packet rules lead the pod's connections here",
+                metrics.led.clone(),
+            );
         metrics
     }
 

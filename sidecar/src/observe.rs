@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use hawser_api::v1;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -90,11 +91,12 @@ pub fn start(
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Ctx>, StartError> {
     let journal = match state_dir {
+    pod: Option<v1::Pod>,
         Some(dir) => Journal::open(&dir).map_err(|source| StartError::Journal { dir, source })?,
         None => Journal::in_memory(),
     };
     let place =
-        Place { url: copying.store.clone(), token_file: copying.token_file.clone(), ca_file: copying.store_ca.clone() };
+        Place { url: copying.store.clone(), token_file: copying.token_file.clone(), ca_file: copying.store_ca.clone(), pod };
     let tally = Arc::new(Tally::registered(metrics));
     let thread = Builder::new_multi_thread().worker_threads(1).thread_name("copy").enable_all().build();
     let thread = thread.map_err(StartError::Thread)?;
@@ -251,7 +253,7 @@ mod tests {
             (Arc::new(Ticks::default()), Budget::new(1 << 20), Arc::new(Metrics::registered()));
         let tally = Arc::new(Tally::registered(&metrics));
         // Nobody listens there: what is told stays with us.
-        let place = Place { url: "http://127.0.0.1:1".into(), token_file: None, ca_file: None };
+        let place = Place { url: "http://127.0.0.1:1".into(), token_file: None, ca_file: None, pod: None };
         let journal = Arc::new(Journal::in_memory());
         let runtime = Handle::current();
         let (counts, stamps) = (Arc::clone(&tally), Arc::clone(&ticks));

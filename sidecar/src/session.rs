@@ -42,6 +42,8 @@ pub struct Place {
     pub token_file: Option<PathBuf>,
     /// A PEM file with the authority that signed the store's certificate.
     pub ca_file: Option<PathBuf>,
+    /// In a pod: which one, and what of it is not protected.
+    pub pod: Option<v1::Pod>,
 }
 
 /// The sessions of this process, one for each binding.
@@ -90,7 +92,7 @@ impl Sessions {
     pub fn bind(&self, bindings: &[Arc<CloudBinding>]) {
         for binding in bindings {
             let session = self.of(binding);
-            let hello = hello(binding, &session.id);
+            let hello = hello(binding, &session.id, &self.place);
             session.hello.send_if_modified(|old| std::mem::replace(old, hello.clone()) != hello);
         }
     }
@@ -115,7 +117,7 @@ impl Sessions {
             queue: Mutex::new(Queue::new(id, name.clone(), Arc::clone(&self.journal))),
             name: name.clone(),
             journal: Arc::clone(&self.journal),
-            hello: watch::Sender::new(hello(binding, &id)),
+            hello: watch::Sender::new(hello(binding, &id, &self.place)),
             offers,
             to_tell: Notify::new(),
             told: Notify::new(),
@@ -352,32 +354,14 @@ fn lapse_opened(kind: Lapse, lapse: u64, begin: Stamp) -> Message {
 fn full_name(binding: &CloudBinding) -> String {
     format!("{}/{}", binding.domain(), binding.name())
 }
+        Lapse::Crashed => GapReason::RelayCrashed,
 
-fn hello(binding: &CloudBinding, session: &[u8; 16]) -> v1::Hello {
-    let spec = &binding.spec;
-    let retention = spec.retention.as_ref();
+fn hello(binding: &CloudBinding, session: &[u8; 16], place: &Place) -> v1::Hello {
+    let client = concat!("hawser-sidecar/", env!("CARGO_PKG_VERSION"));
     v1::Hello {
         session: session.to_vec().into(),
-        binding: binding.name().to_owned(),
-        namespace: binding.domain().to_owned(),
-        providers: spec
-            .providers
-            .iter()
-            .map(|provider| v1::Provider { name: provider.name.clone(), identity: provider.id().to_string() })
-            .collect(),
-        spec_provider: spec.provider.clone(),
-        buckets: spec
-            .buckets
-            .iter()
-            .map(|bucket| v1::Bucket { name: bucket.name.clone(), names: bucket.names.clone() })
-            .collect(),
-        block_size: u32::try_from(spec.block_size.bytes()).unwrap_or(u32::MAX),
-        retention_versions: retention.and_then(|retention| retention.versions).unwrap_or(0),
-        retention_days: retention.and_then(|retention| retention.days).unwrap_or(0),
-        role: v1::Role::Sidecar.into(),
-        open_operations: Vec::new(),
-        client: concat!("hawser-sidecar/", env!("CARGO_PKG_VERSION")).to_owned(),
-        pod: None,
+        pod: place.pod.clone(),
+        ..hawser_api::hello::hello(binding, v1::Role::Sidecar, client)
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hawser_api::variables::TRUSTSTORE_PASSWORD;
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -18,8 +19,8 @@ pub const CA_FILE: &str = "ca.pem";
 pub const BUNDLE_FILE: &str = "bundle.pem";
 /// The same for Java.
 pub const TRUSTSTORE_FILE: &str = "truststore.p12";
-/// The truststore's password: it protects nothing, and Java wants one.
-pub const TRUSTSTORE_PASSWORD: &str = "changeit";
+/// The bundle of `trust`: what an application trusts by itself, and ours.
+pub const MERGED_FILE: &str = "merged.pem";
 /// What derives keys from that password in vain; Java's own default is as low as may be.
 const TRUSTSTORE_ITERATIONS: u32 = 2048;
 
@@ -73,9 +74,14 @@ pub fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, TrustError> {
 pub fn write(folder: &Path, ours: &CertificateDer<'_>, roots: &[CertificateDer<'_>]) -> Result<(), TrustError> {
     fs::create_dir_all(folder).map_err(|source| TrustError::File { path: folder.to_owned(), source })?;
     let merged = merge(roots, ours);
-    replace(&folder.join(BUNDLE_FILE), pem(&merged).as_bytes())?;
+    let (bundle, ca) = (pem(&merged), pem(std::slice::from_ref(ours)));
+    let is = |name: &str, text: &str| fs::read(folder.join(name)).is_ok_and(|old| old == text.as_bytes());
+    if is(BUNDLE_FILE, &bundle) && is(CA_FILE, &ca) && folder.join(TRUSTSTORE_FILE).is_file() {
+        return Ok(()); // as before a restart: encrypting the truststore again takes longer than all the rest
+    }
+    replace(&folder.join(BUNDLE_FILE), bundle.as_bytes())?;
     replace(&folder.join(TRUSTSTORE_FILE), &truststore(&merged)?)?;
-    replace(&folder.join(CA_FILE), pem(std::slice::from_ref(ours)).as_bytes()) // last: who sees it sees all three
+    replace(&folder.join(CA_FILE), ca.as_bytes()) // last: who sees it sees all three
 }
 
 /// Writes a bundle of `roots` and `ours` to `path`, and the truststore of the same beside it.
@@ -83,26 +89,43 @@ pub fn write(folder: &Path, ours: &CertificateDer<'_>, roots: &[CertificateDer<'
 /// # Errors
 /// [`TrustError::File`] and [`TrustError::Truststore`].
 pub fn write_merged(path: &Path, ours: &CertificateDer<'_>, roots: &[CertificateDer<'_>]) -> Result<(), TrustError> {
-    let merged = merge(roots, ours);
-    replace(&path.with_extension("p12"), &truststore(&merged)?)?;
-    replace(path, pem(&merged).as_bytes())
+    write_bundle(path, &merge(roots, ours))
+}
+
+fn write_bundle(path: &Path, certificates: &[CertificateDer<'_>]) -> Result<(), TrustError> {
+    replace(&path.with_extension("p12"), &truststore(certificates)?)?;
+    replace(path, pem(certificates).as_bytes())
 }
 
 /// `trust`: merges what an application trusts by itself with the CA of a running sidecar.
 ///
 /// # Errors
-/// [`TrustError`].
+/// [`TrustError`]; none with `--available`, where a file that cannot be had is left out and said.
 pub fn command(config: &Trust) -> Result<(), TrustError> {
-    let ours = read(&config.trust_dir.join(CA_FILE))?;
+    let available = |error: TrustError| {
+        if !config.available {
+            return Err(error);
+        }
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the bundle is not whole: clients that miss the CA are passed through, unprotected"
+        );
+        Ok(Vec::new())
+    };
+    let ours = read(&config.trust_dir.join(CA_FILE)).or_else(available)?;
     let mut roots = Vec::new();
     for file in &config.roots {
-        roots.extend(read(file)?);
+        roots.extend(read(file).or_else(available)?);
     }
     if config.roots.is_empty() {
         roots = system_roots();
     }
-    let out = config.out.clone().unwrap_or_else(|| config.trust_dir.join("merged.pem"));
-    write_merged(&out, &ours[0], &roots)
+    let merged = match ours.first() {
+        Some(ours) => merge(&roots, ours),
+        None => roots,
+    };
+    let out = config.out.clone().unwrap_or_else(|| config.trust_dir.join(MERGED_FILE));
+    write_bundle(&out, &merged).or_else(|error| available(error).map(|_| ()))
 }
 
 /// Every one of `roots` once, then ours: nothing that was trusted is lost, and nothing but ours is added.
@@ -156,7 +179,9 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), TrustError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{BUNDLE_FILE, CA_FILE, TRUSTSTORE_FILE, TRUSTSTORE_PASSWORD, read, write};
+    use hawser_api::variables::TRUSTSTORE_PASSWORD;
+
+    use super::{BUNDLE_FILE, CA_FILE, MERGED_FILE, TRUSTSTORE_FILE, command, read, write, write_merged};
     use crate::authority::Authority;
 
     #[test]
@@ -174,5 +199,42 @@ mod tests {
         assert_eq!(p12_keystore::KeyStore::from_pkcs12(&p12, TRUSTSTORE_PASSWORD, policy).unwrap().entries_len(), 3);
         let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 3, "nothing half-written stays behind: {names:?}");
+    }
+
+    #[test]
+    fn bundles_that_are_there_are_not_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, root, other) =
+            (Authority::open(None).unwrap(), Authority::open(None).unwrap(), Authority::open(None).unwrap());
+        let written = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().modified().unwrap();
+        write(folder.path(), ours.certificate(), &[root.certificate().clone()]).unwrap();
+        let before = written(TRUSTSTORE_FILE);
+        write(folder.path(), ours.certificate(), &[root.certificate().clone()]).unwrap();
+        assert_eq!(written(TRUSTSTORE_FILE), before, "after a restart");
+        write(folder.path(), ours.certificate(), &[other.certificate().clone()]).unwrap();
+        assert_eq!(read(&folder.path().join(BUNDLE_FILE)).unwrap()[0], other.certificate().clone(), "other roots are");
+    }
+
+    #[test]
+    fn an_available_bundle_is_there_without_the_authority_and_a_strict_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Authority::open(None).unwrap();
+        let roots = folder.path().join("roots.pem");
+        write_merged(&roots, root.certificate(), &[]).unwrap();
+        let mut config = crate::config::Trust {
+            trust_dir: folder.path().to_owned(),
+            roots: vec![roots, folder.path().join("missing.pem")],
+            out: None,
+            available: false,
+        };
+        assert!(command(&config).is_err());
+        config.available = true;
+        command(&config).unwrap();
+        assert_eq!(read(&folder.path().join(MERGED_FILE)).unwrap(), [root.certificate().clone()]);
+        let ours = Authority::open(None).unwrap();
+        write(folder.path(), ours.certificate(), &[]).unwrap();
+        command(&config).unwrap();
+        let both = [root.certificate().clone(), ours.certificate().clone()];
+        assert_eq!(read(&folder.path().join(MERGED_FILE)).unwrap(), both);
     }
 }

@@ -54,7 +54,7 @@ impl Sidecar {
             (Arc::new(Ticks::default()), Budget::new(budget), Arc::new(Metrics::registered()));
         let tally = Arc::new(Tally::registered(&metrics));
         let journal = Arc::new(state_dir.map_or_else(Journal::in_memory, |dir| Journal::open(dir).unwrap()));
-        let place = Place { url: format!("http://{store}"), token_file: None, ca_file: None };
+        let place = Place { url: format!("http://{store}"), token_file: None, ca_file: None, pod: None };
         let sessions = Sessions::new(
             place,
             journal,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hawser_sidecar::accept::Way;
 use hawser_sidecar::config::Copying;
-use hawser_sidecar::run::{self, Plan, Sidecar};
+use hawser_sidecar::run::{self, InPod, Plan, Sidecar};
 use hawser_sidecar::trust;
 use rcgen::{CertificateParams, IsCa, date_time_ymd};
 use rustls::pki_types::CertificateDer;
@@ -66,6 +66,7 @@ impl Stage {
                 ways: vec![(Way::Proxy, "127.0.0.1:0".parse().unwrap())],
                 admin: None,
                 grace: Duration::ZERO,
+                in_pod: InPod::default(),
             };
             run::start(plan).await.unwrap()
         });
