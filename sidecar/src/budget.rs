@@ -22,12 +22,12 @@ impl Budget {
     /// Room for `len` bytes, or `None` when the pod has no more.
     pub fn try_take(self: &Arc<Self>, len: usize) -> Option<Share> {
         let cost = len.saturating_add(CHUNK_OVERHEAD_BYTES);
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(cost).filter(|sum| *sum <= self.limit)
-            })
-            .ok()?;
-        Some(Share { budget: Arc::clone(self), cost })
+        self.take(cost).then(|| Share { budget: Arc::clone(self), cost })
+    }
+
+    fn take(&self, cost: usize) -> bool {
+        let enough = |used: usize| used.checked_add(cost).filter(|sum| *sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough).is_ok()
     }
 
     /// Whether more than half is taken: what can be had again later is then not worth its room.
@@ -54,6 +54,15 @@ pub struct Share {
     cost: usize,
 }
 
+impl Share {
+    /// Stands for `len` more bytes as well, if there is room for them.
+    pub fn grow(&mut self, len: usize) -> bool {
+        let grown = self.budget.take(len);
+        self.cost += if grown { len } else { 0 };
+        grown
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.budget.used.fetch_sub(self.cost, Ordering::Relaxed);
@@ -72,8 +81,9 @@ mod tests {
         let second = budget.try_take(400).expect("exactly the rest");
         assert!(budget.try_take(0).is_none(), "an empty chunk costs something too");
         drop(first);
-        assert!(budget.try_take(600).is_some());
-        drop(second);
+        let mut grown = budget.try_take(100).expect("room again");
+        assert!(grown.grow(500) && !grown.grow(1), "what was taken may grow by exactly the rest");
+        drop((grown, second));
         assert_eq!(budget.used(), 0);
     }
 }

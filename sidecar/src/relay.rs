@@ -281,7 +281,7 @@ fn pump(
                 *len += content.len() as u64;
                 counter.inc_by(content.len() as u64);
                 if let Some(tee) = tee {
-                    tee.saw(side, stamp, content);
+                    tee.gather(side, stamp, content);
                 }
                 if failed.is_none() {
                     failed = to.push(&mut writing, content, outbound).err();
@@ -295,7 +295,9 @@ fn pump(
                 }
                 None => pass(content),
             };
-            from.poll_pull(&mut reading, inbound, &mut take)
+            let pulled = from.poll_pull(&mut reading, inbound, &mut take);
+            watch.tee.iter_mut().for_each(Tee::tell_gathered);
+            pulled
         };
         if failed.is_none() && matches!(pulled, Poll::Ready(Ok(Pulled::CloseNotify))) {
             failed = to.push_close_notify(outbound).err();

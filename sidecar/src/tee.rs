@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,10 +15,17 @@ use tokio::sync::mpsc;
 
 use crate::budget::{Budget, Share};
 
-/// Chunks that may wait for the copy of one connection. A TLS record of 16 KiB makes one chunk, so this is
+/// Chunks that may wait for the copy of one connection. A TLS record of 16 KiB makes one chunk at least, so this is
 /// 32 MiB, the whole default [`Budget`]: on a busy machine the copy's thread may not run for 100 ms, in which
 /// 8 MiB would be lost for want of places, not of room.
 const QUEUE_CHUNKS_MAX: usize = 2048;
+
+/// Bytes of one turn of the relay that become one chunk: eight records of 16 KiB. What a chunk costs beside its bytes,
+/// here and at every step of the copy, is then paid an eighth as often; and a default block lies in one or two.
+const CHUNK_LEN: usize = 128 * 1024;
+
+/// A first record shorter than this is not expected to be followed by more.
+const RECORD_LEN: usize = 8 * 1024;
 
 /// Things that found no room in the queue and are told as soon as there is some. Neighbours of one
 /// side merge, so this many means that both sides spoke in turns while the copy stood still.
@@ -33,7 +41,6 @@ pub enum Side {
 }
 
 /// Bytes that have passed by.
-#[derive(Debug)]
 pub struct Chunk {
     /// Who sent them.
     pub side: Side,
@@ -44,6 +51,14 @@ pub struct Chunk {
     /// The bytes and the budget they hold. `None`: dropped; `len` still counts, so that a body of
     /// known length can be skipped.
     pub bytes: Option<(Bytes, Share)>,
+}
+
+/// Without the bytes: credentials and content are among them.
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Chunk { side, stamp, len, bytes } = self;
+        write!(f, "{len} bytes of {side:?} at {stamp:?}{}", if bytes.is_some() { "" } else { ", dropped" })
+    }
 }
 
 /// What the copy is told, in the order in which the relay saw it.
@@ -67,7 +82,15 @@ pub fn bounded(budget: Arc<Budget>) -> (Tee, Copy) {
     let (to, from) = mpsc::channel(QUEUE_CHUNKS_MAX);
     let (alive, relay) = mpsc::channel(1);
     let rest = Arc::new(AtomicU64::new(0));
-    let tee = Tee { to: Some(to), _alive: alive, budget, owed: VecDeque::new(), passed: 0, rest: Arc::clone(&rest) };
+    let tee = Tee {
+        to: Some(to),
+        _alive: alive,
+        budget,
+        gathered: None,
+        owed: VecDeque::new(),
+        passed: 0,
+        rest: Arc::clone(&rest),
+    };
     (tee, Copy { from, relay, taken: 0, rest })
 }
 
@@ -79,39 +102,72 @@ pub struct Tee {
     /// Tells the copy, by its drop, that the relay is gone.
     _alive: mpsc::Sender<Infallible>,
     budget: Arc<Budget>,
+    /// Bytes of the turn under way, not told yet.
+    gathered: Option<Gathered>,
     owed: VecDeque<Seen>,
     passed: u64,
     rest: Arc<AtomicU64>,
 }
 
+struct Gathered {
+    side: Side,
+    stamp: Stamp,
+    bytes: Vec<u8>,
+    share: Share,
+}
+
+impl fmt::Debug for Gathered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of {:?} at {:?}", self.bytes.len(), self.side, self.stamp)
+    }
+}
+
 impl Tee {
     /// `bytes` of `side` pass by. They are copied if there is room, else counted.
     pub fn saw(&mut self, side: Side, stamp: Stamp, bytes: &[u8]) {
+        self.gather(side, stamp, bytes);
+        self.tell_gathered();
+    }
+
+    /// The same for a piece of what passes in one turn of the relay: the copy is told with the rest of them, by
+    /// [`Tee::tell_gathered`] at the latest.
+    pub fn gather(&mut self, side: Side, stamp: Stamp, bytes: &[u8]) {
         self.passed += bytes.len() as u64;
-        if bytes.is_empty() {
+        if bytes.is_empty() || self.to.is_none() {
             return;
         }
-        self.pay_owed();
-        let Some(to) = &self.to else { return };
-        let mut chunk = Chunk { side, stamp, len: bytes.len(), bytes: None };
-        if !self.owed.is_empty() {
-            return self.owe(Seen::Chunk(chunk));
-        }
-        let full = match to.try_reserve() {
-            Ok(place) => {
-                chunk.bytes = self.budget.try_take(bytes.len()).map(|share| (Bytes::copy_from_slice(bytes), share));
-                return place.send(Seen::Chunk(chunk));
+        if let Some(gathered) = &mut self.gathered {
+            let fits = gathered.bytes.len() + bytes.len() <= gathered.bytes.capacity();
+            if fits && (gathered.side, gathered.stamp) == (side, stamp) && gathered.share.grow(bytes.len()) {
+                return gathered.bytes.extend_from_slice(bytes);
             }
-            Err(error) => matches!(error, mpsc::error::TrySendError::Full(())),
-        };
-        match full {
-            true => self.owe(Seen::Chunk(chunk)),
-            false => self.to = None,
+        }
+        self.tell_gathered();
+        self.pay_owed();
+        if self.owed.is_empty()
+            && self.to.as_ref().is_some_and(|to| to.capacity() > 0)
+            && let Some(share) = self.budget.try_take(bytes.len())
+        {
+            let capacity = if bytes.len() < RECORD_LEN { bytes.len() } else { bytes.len().max(CHUNK_LEN) };
+            let mut copied = Vec::with_capacity(capacity);
+            copied.extend_from_slice(bytes);
+            self.gathered = Some(Gathered { side, stamp, bytes: copied, share });
+        } else {
+            self.tell(Chunk { side, stamp, len: bytes.len(), bytes: None });
+        }
+    }
+
+    /// The end of a turn.
+    pub fn tell_gathered(&mut self) {
+        if let Some(Gathered { side, stamp, mut bytes, share }) = self.gathered.take() {
+            bytes.shrink_to_fit();
+            self.tell(Chunk { side, stamp, len: bytes.len(), bytes: Some((bytes.into(), share)) });
         }
     }
 
     /// `side` will send no more.
     pub fn ended(&mut self, side: Side, stamp: Stamp, clean: bool) {
+        self.tell_gathered();
         if self.to.is_none() {
             return;
         }
@@ -122,6 +178,18 @@ impl Tee {
     /// Whether the copy has understood everything that passed and is between two exchanges.
     pub fn is_at_rest(&self) -> bool {
         self.rest.load(Ordering::Acquire) == self.passed
+    }
+
+    fn tell(&mut self, chunk: Chunk) {
+        let Some(to) = &self.to else { return };
+        if !self.owed.is_empty() {
+            return self.owe(Seen::Chunk(chunk));
+        }
+        match to.try_send(Seen::Chunk(chunk)) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(seen)) => self.owe(seen),
+            Err(mpsc::error::TrySendError::Closed(_)) => self.to = None,
+        }
     }
 
     fn pay_owed(&mut self) {
@@ -139,8 +207,11 @@ impl Tee {
     }
 
     /// Remembers what could not be told. A client's merged chunk keeps its first stamp and a cloud's its
-    /// last, so that a request never looks later, nor an answer earlier, than it was.
-    fn owe(&mut self, seen: Seen) {
+    /// last, so that a request never looks later, nor an answer earlier, than it was. Their bytes are let go.
+    fn owe(&mut self, mut seen: Seen) {
+        if let Seen::Chunk(chunk) = &mut seen {
+            chunk.bytes = None;
+        }
         if let (Some(Seen::Chunk(last)), Seen::Chunk(next)) = (self.owed.back_mut(), &seen)
             && last.side == next.side
         {
@@ -213,11 +284,48 @@ mod tests {
         tee.ended(Side::Cloud, at(3), true);
         drop(tee);
         let Some(Seen::Chunk(first)) = copy.next().await else { panic!("a chunk") };
+        assert!(!format!("{first:?}").contains("GET"), "what passed is not printed");
         assert_eq!(first.bytes.expect("captured").0.as_ref(), b"GET");
         let Some(Seen::Chunk(second)) = copy.next().await else { panic!("a chunk") };
         assert_eq!((second.side, second.stamp), (Side::Cloud, at(2)));
         assert!(matches!(copy.next().await, Some(Seen::End { side: Side::Cloud, clean: true, .. })));
         assert!(copy.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_passes_in_one_turn_is_told_together_and_nothing_else_is() {
+        let budget = Budget::new(1 << 20);
+        let (mut tee, mut copy) = bounded(budget.clone());
+        let record = [7; 16 * 1024];
+        for _ in 0..10 {
+            tee.gather(Side::Client, at(1), &record);
+        }
+        tee.gather(Side::Client, at(2), b"later");
+        tee.gather(Side::Cloud, at(2), b"200");
+        tee.tell_gathered();
+        let told = [(Side::Client, 1, 8 * record.len()), (Side::Client, 1, 2 * record.len())];
+        for told in told.into_iter().chain([(Side::Client, 2, 5), (Side::Cloud, 2, 3)]) {
+            let Some(Seen::Chunk(chunk)) = copy.next().await else { panic!("a chunk") };
+            let len = chunk.bytes.as_ref().map(|(bytes, _)| bytes.len());
+            assert_eq!((chunk.side, chunk.stamp.counter, len), (told.0, told.1, Some(chunk.len)));
+            assert_eq!(chunk.len, told.2);
+        }
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_the_budget_ends_within_is_told_as_far_as_there_was_room() {
+        let (mut tee, mut copy) = bounded(Budget::new(40 * 1024));
+        for _ in 0..4 {
+            tee.gather(Side::Client, at(1), &[7; 16 * 1024]);
+        }
+        tee.tell_gathered();
+        let Some(Seen::Chunk(first)) = copy.next().await else { panic!("a chunk") };
+        assert_eq!((first.len, first.bytes.is_some()), (32 * 1024, true));
+        for _ in 0..2 {
+            let Some(Seen::Chunk(dropped)) = copy.next().await else { panic!("a chunk") };
+            assert_eq!((dropped.len, dropped.bytes.is_none()), (16 * 1024, true));
+        }
     }
 
     #[tokio::test]

@@ -22,6 +22,11 @@ const OFFER_DELAY: Duration = Duration::from_millis(5);
 const OFFERS_OPEN_MAX: usize = 8;
 const OFFERED_LEN_MAX: usize = 2 * OFFER_LEN;
 
+/// The same while the store has what it is offered: its answers cost it no room and us no traffic, and the time that
+/// one takes on a busy machine is all that keeps blocks here. Two thirds of the default budget, so that what it takes
+/// in the meantime finds room.
+const KNOWN_LEN_MAX: usize = 5 * OFFER_LEN;
+
 /// How often a block that the store has no room for is offered again, with pauses that double from
 /// [`LATER_DELAY`] to [`LATER_DELAY_MAX`]: 16 s in all, long enough for a sweep of the store to free room.
 const LATER_MAX: u32 = 8;
@@ -55,6 +60,8 @@ pub(super) struct Ledger {
     wanted: VecDeque<(u64, u32)>,
     later: BinaryHeap<Reverse<(Instant, BlockHash)>>,
     last_offer: u64,
+    /// The last answer was nothing but "have".
+    known: bool,
 }
 
 /// A block, once, however many bodies have it.
@@ -145,6 +152,7 @@ impl Ledger {
                 _ => return Err(Confused),
             }
         }
+        self.known = answered.have == answer.states.len();
         Ok(answered)
     }
 
@@ -198,6 +206,7 @@ impl Ledger {
     /// The stream is gone: everything is to be offered again on the next.
     pub(super) fn start_over(&mut self, now: Instant) {
         self.offers.clear();
+        self.known = false;
         self.offered_len = 0;
         self.wanted.clear();
         self.later.clear();
@@ -218,7 +227,8 @@ impl Ledger {
     }
 
     fn may_offer(&self) -> bool {
-        self.offers.len() < OFFERS_OPEN_MAX && self.offered_len < OFFERED_LEN_MAX
+        let len_max = if self.known { KNOWN_LEN_MAX } else { OFFERED_LEN_MAX };
+        self.offers.len() < OFFERS_OPEN_MAX && self.offered_len < len_max
     }
 
     fn refresh(&mut self, hash: BlockHash, now: Instant) {

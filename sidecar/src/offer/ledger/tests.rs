@@ -113,6 +113,31 @@ fn few_offers_are_open_at_a_time() {
 }
 
 #[test]
+fn more_is_on_offer_at_once_while_the_store_has_all_of_it() {
+    let per_offer = (OFFER_LEN / BLOCK) as u16;
+    let mut desk = Desk::new();
+    let mut next = 0;
+    let mut offered = |desk: &mut Desk| {
+        desk.add(next..next + per_offer);
+        next += per_offer;
+        desk.ledger.next_offer(desk.now, false).is_some()
+    };
+    assert_eq!(
+        [offered(&mut desk), offered(&mut desk), offered(&mut desk)],
+        [true, true, false],
+        "nothing is known yet"
+    );
+    desk.answer(1, &vec![HAVE; per_offer.into()]).unwrap();
+    assert!(desk.offer().is_some());
+    assert_eq!([offered(&mut desk), offered(&mut desk), offered(&mut desk)], [true, true, true]);
+    assert!(!offered(&mut desk), "five offers");
+    let mut states = vec![HAVE; per_offer.into()];
+    states[0] = WANT;
+    desk.answer(2, &states).unwrap();
+    assert!(desk.offer().is_none(), "what is wanted travels first");
+}
+
+#[test]
 fn a_store_without_room_is_asked_again_with_growing_pauses_and_then_it_is_a_gap() {
     let mut desk = Desk::new();
     desk.add([1]);
