@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::trust::{self, TrustError};
 
-/// How often the files are looked at: an edit takes effect within two seconds.
 mod folder;
 
+/// How often the files are looked at: an edit takes effect within two seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What (host, port) of one connection belongs to. Several bindings may share a host; the bucket of
@@ -51,6 +51,8 @@ pub struct Entry {
 pub struct Table {
     entries: Vec<Entry>,
     ports: BTreeSet<u16>,
+    /// Something could not be read, and an earlier word for it is in force.
+    is_partial: bool,
 }
 
 impl Table {
@@ -61,14 +63,18 @@ impl Table {
         }
         let theirs = |entry: &&Entry| hosts::classify(&entry.provider, host, port).is_some();
         let entries: Vec<Entry> = self.entries.iter().filter(theirs).cloned().collect();
-    /// Something could not be read, and an earlier word for it is in force.
-    is_partial: bool,
         (!entries.is_empty()).then(|| Bound { host: host.to_owned(), port, entries })
     }
 
     /// Whether any bound host has this port; the bytes of others need not be looked at.
     pub fn has_port(&self, port: u16) -> bool {
         self.ports.contains(&port)
+    }
+
+    /// All hosts of all bindings at once; `None` when nothing is bound.
+    pub fn everything(&self) -> Option<Bound> {
+        let entries = self.entries.clone();
+        (!entries.is_empty()).then(|| Bound { host: String::new(), port: 0, entries })
     }
 
     /// The bindings, each once.
@@ -108,12 +114,6 @@ impl Table {
                     table.is_partial = true;
                     continue;
                 }
-    /// All hosts of all bindings at once; `None` when nothing is bound.
-    pub fn everything(&self) -> Option<Bound> {
-        let entries = self.entries.clone();
-        (!entries.is_empty()).then(|| Bound { host: String::new(), port: 0, entries })
-    }
-
                 let roots = match own {
                     Some(file) => trust::read(&file.path)?,
                     None => Vec::new(),
@@ -161,6 +161,11 @@ impl Bindings {
         Arc::clone(&self.table.borrow())
     }
 
+    /// No host is bound, for ever.
+    pub fn none() -> Bindings {
+        Bindings { table: watch::channel(Arc::default()).1 }
+    }
+
     /// A view that tells when the table changes.
     pub fn subscribe(&self) -> watch::Receiver<Arc<Table>> {
         self.table.clone()
@@ -180,17 +185,22 @@ pub struct Follower {
 /// # Errors
 /// [`BindingsError`]: at the start there is no earlier table to keep.
 pub fn open(path: &Path, metrics: Arc<Metrics>) -> Result<(Bindings, Follower), BindingsError> {
-    /// No host is bound, for ever.
-    pub fn none() -> Bindings {
-        Bindings { table: watch::channel(Arc::default()).1 }
-    }
-
     let files = read_all(path);
     let table = Table::of(path, &files)?;
     metrics.bindings_valid.set(i64::from(!table.is_partial));
     let (to, from) = watch::channel(Arc::new(table));
     let follower = Follower { path: path.to_owned(), seen: fingerprint(&files), table: to, metrics };
     Ok((Bindings { table: from }, follower))
+}
+
+/// The ports of every provider of every binding, for the packet rules.
+///
+/// # Errors
+/// [`BindingsError::Load`].
+pub fn ports(path: &Path) -> Result<BTreeSet<u16>, BindingsError> {
+    let (manifests, _) = folder::manifests(path)?;
+    let providers = manifests.iter().flat_map(|manifest| &manifest.binding.spec.providers);
+    Ok(providers.map(|provider| provider.s3.endpoint.port()).collect())
 }
 
 impl Follower {
@@ -212,18 +222,9 @@ impl Follower {
             Ok(table) => {
                 tracing::info!(
                     bindings = table.bindings().len(),
-/// The ports of every provider of every binding, for the packet rules.
-///
-/// # Errors
-/// [`BindingsError::Load`].
-pub fn ports(path: &Path) -> Result<BTreeSet<u16>, BindingsError> {
-    let (manifests, _) = folder::manifests(path)?;
-    let providers = manifests.iter().flat_map(|manifest| &manifest.binding.spec.providers);
-    Ok(providers.map(|provider| provider.s3.endpoint.port()).collect())
-}
-
                     "the bindings changed; open connections keep what they began with"
                 );
+                self.metrics.bindings_valid.set(i64::from(!table.is_partial));
                 self.table.send_replace(Arc::new(table));
             }
             Err(error) => {
@@ -242,7 +243,6 @@ struct File {
     path: PathBuf,
     content: io::Result<Vec<u8>>,
 }
-                self.metrics.bindings_valid.set(i64::from(!table.is_partial));
 
 /// Every file that the bindings may come from: small ones, so that looking at their content costs nothing and sees
 /// every edit, also one by symbolic links as Kubernetes makes it.
@@ -261,6 +261,16 @@ fn read_all(path: &Path) -> Vec<File> {
     }
     paths.sort();
     paths.into_iter().map(|path| File { content: std::fs::read(&path), path }).collect()
+}
+
+/// The files `upstream-PROVIDER.pem` of a folder.
+fn roots_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_roots = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("upstream-") && name.ends_with(".pem")
+    };
+    entries.filter(is_roots).collect()
 }
 
 fn fingerprint(files: &[File]) -> u64 {
@@ -282,16 +292,6 @@ fn roots_file(provider: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-/// The files `upstream-PROVIDER.pem` of a folder.
-fn roots_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_roots = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("upstream-") && name.ends_with(".pem")
-    };
-    entries.filter(is_roots).collect()
-}
-
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::sync::Arc;
@@ -359,7 +359,6 @@ fn roots_in(folder: &Path) -> Vec<PathBuf> {
         let bound = bindings.table().bound("a.test", 443).unwrap();
         assert_eq!(bound.entries.iter().map(|entry| entry.binding.name()).collect::<Vec<_>>(), ["one", "two"]);
     }
-}
 
     #[test]
     fn a_pod_reads_what_was_stamped_on_it_until_its_configuration_arrives() {
@@ -405,3 +404,4 @@ fn roots_in(folder: &Path) -> Vec<PathBuf> {
         let bound = bindings.table().bound("a.test", 443).unwrap();
         assert_eq!(*bound.entries[0].roots, [root.certificate().clone()]);
     }
+}

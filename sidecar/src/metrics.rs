@@ -52,13 +52,13 @@ pub struct Metrics {
     pub bindings_valid: Gauge<i64, AtomicI64>,
     /// 1 while a binding as a whole is not observed for this reason.
     pub lapses: Family<Lapsed, Gauge>,
-}
     /// Relays of this pod that ended by themselves.
     pub crashes: Gauge,
     /// 1 while everything is passed through because of that.
     pub splicing: Gauge,
     /// 1 while packet rules lead the pod's connections here, 0 when they could not be installed.
     pub led: Gauge,
+}
 
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -94,7 +94,6 @@ impl Metrics {
                 metrics.bindings_valid.clone(),
             );
             registry.register("lapses", "Bindings that are not observed as a whole, by reason", metrics.lapses.clone());
-        });
             registry.register(
                 "relay_crashes",
                 "Relays of this pod that ended by themselves",
@@ -110,6 +109,7 @@ impl Metrics {
                 "Whether packet rules lead the pod's connections here",
                 metrics.led.clone(),
             );
+        });
         metrics
     }
 

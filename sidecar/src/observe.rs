@@ -89,9 +89,9 @@ pub fn start(
     ticks: &Arc<Ticks>,
     budget: &Arc<Budget>,
     metrics: &Arc<Metrics>,
+    pod: Option<v1::Pod>,
 ) -> Result<Arc<Ctx>, StartError> {
     let journal = match state_dir {
-    pod: Option<v1::Pod>,
         Some(dir) => Journal::open(&dir).map_err(|source| StartError::Journal { dir, source })?,
         None => Journal::in_memory(),
     };

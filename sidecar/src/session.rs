@@ -338,6 +338,7 @@ fn reason_of(lapse: Lapse) -> GapReason {
         Lapse::Distrust => GapReason::Distrust,
         Lapse::Http2 => GapReason::Http2,
         Lapse::Unparsed => GapReason::Unparsed,
+        Lapse::Crashed => GapReason::RelayCrashed,
     }
 }
 
@@ -354,7 +355,6 @@ fn lapse_opened(kind: Lapse, lapse: u64, begin: Stamp) -> Message {
 fn full_name(binding: &CloudBinding) -> String {
     format!("{}/{}", binding.domain(), binding.name())
 }
-        Lapse::Crashed => GapReason::RelayCrashed,
 
 fn hello(binding: &CloudBinding, session: &[u8; 16], place: &Place) -> v1::Hello {
     let client = concat!("hawser-sidecar/", env!("CARGO_PKG_VERSION"));
