@@ -144,7 +144,10 @@ impl Caller {
     /// [`ConnectError::File`] when it is no token.
     pub fn showing(token: &str) -> Result<Caller, ConnectError> {
         let value = bearer(Path::new("the token"), token.as_bytes())?;
-        Ok(Caller { domain: None, token: Some(Arc::new(Token { file: None, read: Mutex::new((Instant::now(), value)) })) })
+        Ok(Caller {
+            domain: None,
+            token: Some(Arc::new(Token { file: None, read: Mutex::new((Instant::now(), value)) })),
+        })
     }
 }
 

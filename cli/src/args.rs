@@ -18,9 +18,11 @@ const AFTER_HELP: &str = "Examples:
   hawser ls      --domain shop photos/2026/          the objects below a prefix
   hawser get     --domain shop photos/a.jpg -o a.jpg
   hawser gaps    --domain shop                       what the copy is known not to know, and what repairs it
+  kubectl hawser check -n shop                       in a cluster: is everything in place, and if not, what to do
+  kubectl hawser status -n shop                      the same commands, through the API server, with your rights
 
 --store, --domain and --token-file can stand in HAWSER_STORE, HAWSER_DOMAIN and HAWSER_TOKEN_FILE.
-Exit codes: 0 done, 1 failed, 2 usage, 3 differences (diff).";
+Exit codes: 0 done, 1 failed, 2 usage, 3 differences (diff), something is wrong (check, migrate).";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -57,7 +59,33 @@ pub enum Command {
     Export(ExportArgs),
     /// Print every reason that a gap can have, what it means and what closes it
     Reasons(ReasonsArgs),
+    /// In a cluster: look at everything that protection needs, and say what to do about what is missing
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
+    /// In a cluster: show how a binding's migration stands, and follow it
+    #[command(after_help = MIGRATE_HELP)]
+    Migrate(MigrateArgs),
+    /// Print the key with which tools that speak S3 read the copy
+    #[command(after_help = S3_KEYS_HELP)]
+    S3Keys(S3KeysArgs),
 }
+
+const CHECK_HELP: &str = "Examples:
+  kubectl hawser check -n shop                       what is installed, the bindings, their pods, the store
+  kubectl hawser check -n shop --json | jq 'select(.sign==\"wrong\")'
+
+Signs: ✓ as it should be, ! look at it, ✗ wrong, ? not known, as a right is missing. Exit code 3 when anything is wrong.";
+
+const MIGRATE_HELP: &str = "Examples:
+  kubectl edit cloudbinding photos -n shop           a migration begins with the one word spec.provider
+  kubectl hawser migrate photos -n shop              how it stands
+  kubectl hawser migrate photos -n shop --watch      follow it; exit code 0 when the provider is in force
+
+Needs only the right to get and list cloudbindings.";
+
+const S3_KEYS_HELP: &str = "Examples:
+  kubectl hawser s3-keys -n shop
+  eval \"$(kubectl hawser s3-keys -n shop)\"          sets AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
 
 const STATUS_HELP: &str = "Examples:
   hawser status --store http://127.0.0.1:7070 --domain shop
@@ -107,15 +135,9 @@ a % at its end.";
 /// Where the store is and who asks.
 #[derive(Debug, clap::Args)]
 pub struct StoreArgs {
-    /// Where the store's gRPC answers
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "HAWSER_STORE",
-        default_value = "http://127.0.0.1:7070",
-        help_heading = "Store"
-    )]
-    pub store: String,
+    /// Where the store's gRPC answers; without a cluster http://127.0.0.1:7070
+    #[arg(long, value_name = "URL", env = "HAWSER_STORE", help_heading = "Store")]
+    pub store: Option<String>,
     /// The CloudBinding to look at; its namespace is the domain
     #[arg(long, value_name = "FILE", help_heading = "Store")]
     pub binding: Option<PathBuf>,
@@ -128,9 +150,89 @@ pub struct StoreArgs {
     /// The certificate authority of an https store, in PEM
     #[arg(long, value_name = "FILE", env = "HAWSER_STORE_CA", help_heading = "Store")]
     pub store_ca: Option<PathBuf>,
+    /// See [`KubeArgs`].
+    #[command(flatten)]
+    pub kube: KubeArgs,
     /// Print one JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+impl StoreArgs {
+    /// Whether the store is that of a cluster, reached through its API server.
+    pub(crate) fn in_cluster(&self) -> bool {
+        self.store.is_none() && (self.kube.plugin || self.kube.namespace.is_some() || self.kube.context.is_some())
+    }
+}
+
+/// Which cluster, and what of it. `kubectl hawser` always means one, `hawser` with one of the first two.
+#[derive(Debug, clap::Args)]
+pub struct KubeArgs {
+    /// The namespace of the bindings [default: the context's]
+    #[arg(short, long, value_name = "NAME", help_heading = "Cluster")]
+    pub namespace: Option<String>,
+    /// The context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub context: Option<String>,
+    /// The kubeconfig [default: KUBECONFIG, ~/.kube/config]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace that Hawser is installed in
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "HAWSER_NAMESPACE",
+        default_value = "hawser-system",
+        help_heading = "Cluster"
+    )]
+    pub hawser_namespace: String,
+    /// The service account of the bindings' namespace whose token is shown to the store
+    #[arg(long, value_name = "NAME", default_value = "default", help_heading = "Cluster")]
+    pub account: String,
+    /// Called by kubectl.
+    #[arg(skip = called_by_kubectl())]
+    pub plugin: bool,
+}
+
+fn called_by_kubectl() -> bool {
+    let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kubectl-"))
+}
+
+/// `hawser check`
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// See [`KubeArgs`].
+    #[command(flatten)]
+    pub kube: KubeArgs,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hawser migrate`
+#[derive(Debug, clap::Args)]
+pub struct MigrateArgs {
+    /// The CloudBinding; without it, the namespace's only one
+    #[arg(value_name = "BINDING")]
+    pub binding: Option<String>,
+    /// Follow it until it ends
+    #[arg(short, long)]
+    pub watch: bool,
+    /// See [`KubeArgs`].
+    #[command(flatten)]
+    pub kube: KubeArgs,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hawser s3-keys`
+#[derive(Debug, clap::Args)]
+pub struct S3KeysArgs {
+    /// See [`StoreArgs`].
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 /// `hawser status`

@@ -87,7 +87,7 @@ impl Report<'_> {
 }
 
 pub(crate) async fn run(args: &DiffArgs, out: &mut Out) -> Result<Found, Failure> {
-    let mut store = Store::at(&args.store)?;
+    let mut store = Store::at(&args.store).await?;
     let mut report = Report { out, same: 0, different: 0 };
     match (&args.with, &args.folder) {
         (Some(provider), _) => providers(args, provider, &mut store, &mut report).await?,

@@ -33,7 +33,7 @@ struct Exported {
 }
 
 pub(crate) async fn run(args: &ExportArgs, out: &mut Out) -> Result<Found, Failure> {
-    let mut store = Store::at(&args.store)?;
+    let mut store = Store::at(&args.store).await?;
     vacant(&args.to)?;
     let mut objects = look::objects(&mut store, &args.address, &args.which).await?;
     fs::create_dir_all(&args.to).map_err(Failure::file("make", &args.to))?;

@@ -25,6 +25,17 @@ pub(crate) enum Failure {
     /// The store says no.
     #[error("the store refused: {0}")]
     Refused(String),
+    /// The kubeconfig, or what it names, cannot be used.
+    #[error("the cluster cannot be used: {0}: is the kubeconfig right? (--kubeconfig, --context)")]
+    Kubeconfig(String),
+    /// The API server did not answer as one does.
+    #[error("ask the API server: {0}")]
+    Cluster(String),
+    /// The caller's account in the cluster lacks a right.
+    #[error(
+        "you may not {verb} {resource} in namespace {namespace}: ask for a Role with this verb (Role hawser-reader of the chart has those for the store)"
+    )]
+    Right { verb: &'static str, resource: &'static str, namespace: String },
     /// There is no such thing in the copy.
     #[error("{0}")]
     NotFound(String),
@@ -57,7 +68,7 @@ impl Failure {
     /// The exit code that says the same.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Failure::Usage(_) | Failure::Binding(_) | Failure::Connect(_) => 2,
+            Failure::Usage(_) | Failure::Binding(_) | Failure::Connect(_) | Failure::Kubeconfig(_) => 2,
             _ => 1,
         }
     }

@@ -44,7 +44,7 @@ struct Shown<'a> {
 
 pub(crate) async fn run(args: &GapsArgs, out: &mut Out) -> Result<Found, Failure> {
     let reason = args.reason.as_deref().map(known_reason).transpose()?;
-    let mut store = Store::at(&args.store)?;
+    let mut store = Store::at(&args.store).await?;
     let meant = match &args.address {
         Some(address) => Some((names_of(&mut store, &address.bucket).await?, address.prefix.as_slice())),
         None => None,

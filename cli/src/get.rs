@@ -25,7 +25,7 @@ pub(crate) async fn run(args: &GetArgs) -> Result<Found, Failure> {
             "standard output is a terminal: give -o FILE, or -o - to see the bytes here".into(),
         ));
     }
-    let mut store = Store::at(&args.store)?;
+    let mut store = Store::at(&args.store).await?;
     let Some(version) = find(&mut store, args).await? else { return Err(why_not(&mut store, args).await?) };
     let what = format!("{}/{}", args.object.bucket, args.object.key);
     if !version.content_known {

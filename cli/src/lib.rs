@@ -1,6 +1,6 @@
 //! How a person looks at the copy. Every command asks the store and shows its answer, as text that is aligned for
 //! reading or, with `--json`, as one object a line. Read [`args`] for what there is, [`store`] for how the store is
-//! asked, and one file a command. May not enter here:
+//! asked ([`cluster`] and [`tunnel`] in a cluster), and one file a command. May not enter here:
 //! - anything that changes the store or a cloud: looking is safe, always;
 //! - anything that a cloud is needed for: the copy can be read while it is away;
 //! - a path on this machine made from an object's key, but through [`file_name`].
@@ -11,6 +11,9 @@ use std::process::ExitCode;
 
 pub mod address;
 pub mod args;
+mod bindings;
+mod check;
+mod cluster;
 mod diff;
 mod entry;
 mod export;
@@ -24,8 +27,10 @@ mod ls;
 pub mod moment;
 mod print;
 mod reasons;
+mod s3_keys;
 mod status;
 mod store;
+mod tunnel;
 mod units;
 mod versions;
 
@@ -39,13 +44,15 @@ enum Found {
     Fine,
     /// The two sides differ: 3.
     Differences,
+    /// Something does not work, or waits for a person: 3.
+    Wrong,
 }
 
-/// Runs one command to its exit code: 0, 1 failed, 2 usage, 3 differences.
+/// Runs one command to its exit code: 0, 1 failed, 2 usage, 3 differences or something wrong.
 pub async fn run(args: Args) -> ExitCode {
     match dispatch(args.command).await {
         Ok(Found::Fine) => ExitCode::SUCCESS,
-        Ok(Found::Differences) => ExitCode::from(3),
+        Ok(Found::Differences | Found::Wrong) => ExitCode::from(3),
         // The reader of our output has seen enough (`hawser ls … | head`).
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
@@ -57,6 +64,9 @@ pub async fn run(args: Args) -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<Found, Failure> {
     match command {
+        Command::Status(args) if args.store.in_cluster() => {
+            bindings::status(&args.store.kube, &mut Out::stdout(args.store.json)).await
+        }
         Command::Status(args) => status::run(&args, &mut Out::stdout(args.store.json)).await,
         Command::Ls(args) => ls::run(&args, &mut Out::stdout(args.store.json)).await,
         Command::Get(args) => get::run(&args).await,
@@ -65,5 +75,8 @@ async fn dispatch(command: Command) -> Result<Found, Failure> {
         Command::Diff(args) => diff::run(&args, &mut Out::stdout(args.store.json)).await,
         Command::Export(args) => export::run(&args, &mut Out::stdout(args.store.json)).await,
         Command::Reasons(args) => reasons::run(&mut Out::stdout(args.json)),
+        Command::Check(args) => check::run(&args, &mut Out::stdout(args.json)).await,
+        Command::Migrate(args) => bindings::migrate(&args, &mut Out::stdout(args.json)).await,
+        Command::S3Keys(args) => s3_keys::run(&args, &mut Out::stdout(args.store.json)).await,
     }
 }

@@ -24,7 +24,7 @@ struct Bucket<'a> {
 }
 
 pub(crate) async fn run(args: &LsArgs, out: &mut Out) -> Result<Found, Failure> {
-    let mut store = Store::at(&args.store)?;
+    let mut store = Store::at(&args.store).await?;
     match &args.address {
         None => buckets(&mut store, out).await?,
         Some(address) => objects(args, address, &mut store, out).await?,

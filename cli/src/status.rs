@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::units;
 
 pub(crate) async fn run(args: &StatusArgs, out: &mut Out) -> Result<Found, Failure> {
-    let mut store = Store::at(&args.store)?;
+    let mut store = Store::at(&args.store).await?;
     let status = store.status().await?;
     show(&status, units::now(), out)?;
     out.flush()?;

@@ -4,15 +4,17 @@ use hawser_api::binding;
 use hawser_api::connect::{self, Caller};
 use hawser_api::v1::catalog_client::CatalogClient;
 use hawser_api::v1::{
-    GapEntry, GetObjectRequest, ListBucketsReply, ListBucketsRequest, ListGapsRequest, ListObjectsRequest, ObjectEntry,
-    ReadBodyRequest, StatusReply, StatusRequest,
+    GapEntry, GetObjectRequest, GetS3KeyRequest, ListBucketsReply, ListBucketsRequest, ListGapsRequest,
+    ListObjectsRequest, ObjectEntry, ReadBodyRequest, S3Key, StatusReply, StatusRequest,
 };
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::args::StoreArgs;
+use crate::cluster::Cluster;
 use crate::failure::Failure;
+use crate::tunnel::Tunnel;
 
 /// One store, asked by one command.
 pub(crate) struct Store {
@@ -20,11 +22,20 @@ pub(crate) struct Store {
     url: String,
     /// The binding that `--binding` names; empty for every one of the domain.
     binding: String,
+    /// The way through the API server, in a cluster.
+    _tunnel: Option<Tunnel>,
 }
+
+/// Where the store of one machine answers.
+const ON_THIS_MACHINE: &str = "http://127.0.0.1:7070";
 
 impl Store {
     /// The store that `args` name; it is reached with the first question.
-    pub(crate) fn at(args: &StoreArgs) -> Result<Store, Failure> {
+    pub(crate) async fn at(args: &StoreArgs) -> Result<Store, Failure> {
+        if args.in_cluster() {
+            let cluster = Cluster::connect(&args.kube).await?;
+            return Store::of_cluster(&cluster).await;
+        }
         let (domain, binding) = match &args.binding {
             Some(file) => {
                 let binding = binding::load(file).map_err(|error| Failure::Binding(Box::new(error)))?;
@@ -37,13 +48,34 @@ impl Store {
             return Err(Failure::Usage(message.into()));
         }
         let store = connect::Store {
-            url: args.store.clone(),
+            url: args.store.clone().unwrap_or_else(|| ON_THIS_MACHINE.into()),
             domain: domain.unwrap_or_default(),
             token_file: args.token_file.clone(),
             ca_file: args.store_ca.clone(),
         };
         let (channel, caller) = store.channel().map_err(|error| Failure::Connect(Box::new(error)))?;
-        Ok(Store { catalog: CatalogClient::with_interceptor(channel, caller), url: args.store.clone(), binding })
+        let catalog = CatalogClient::with_interceptor(channel, caller);
+        Ok(Store { catalog, url: store.url, binding, _tunnel: None })
+    }
+
+    /// The store of a cluster, asked as an account of its bindings' namespace.
+    pub(crate) async fn of_cluster(cluster: &Cluster) -> Result<Store, Failure> {
+        let authority = cluster.store_ca(None).await?;
+        let token = cluster.token().await?;
+        let tunnel = Tunnel::open(cluster).await?;
+        let url = format!("https://localhost:{}", tunnel.port());
+        let store = connect::Store { url: url.clone(), domain: String::new(), token_file: None, ca_file: None };
+        let usable = |error| Failure::Connect(Box::new(error));
+        let (channel, _) = store.channel_trusting(authority.as_bytes()).map_err(usable)?;
+        let caller = Caller::showing(&token).map_err(usable)?;
+        let catalog = CatalogClient::with_interceptor(channel, caller);
+        Ok(Store { catalog, url, binding: String::new(), _tunnel: Some(tunnel) })
+    }
+
+    /// The key of the S3 face.
+    pub(crate) async fn s3_key(&mut self) -> Result<S3Key, Failure> {
+        let answer = self.catalog.get_s3_key(GetS3KeyRequest {}).await;
+        answer.map(tonic::Response::into_inner).map_err(|status| self.refused(status))
     }
 
     /// The state of the domain's bindings, or of the one that `--binding` names.

@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::units;
 
 pub(crate) async fn run(args: &VersionsArgs, out: &mut Out) -> Result<Found, Failure> {
-    let mut store = Store::at(&args.store)?;
+    let mut store = Store::at(&args.store).await?;
     let versions = of(&mut store, &args.object, args.provider.as_deref()).await?;
     if versions.is_empty() {
         return Err(not_recorded(&args.object));
