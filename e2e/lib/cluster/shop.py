@@ -143,10 +143,22 @@ class Shop:
         self.look()
         return self.cluster.exec(self.namespace, "look", "hawser", *args)
 
-    def expect_held(self, ledger, seconds=30):
-        """The store's copy is what the clouds confirmed, byte for byte, as soon as records have come in."""
+    def compare(self, name):
+        """Compares now what the schedule would compare within the hour: a person's `kubectl create job --from`."""
+        self.cluster.kubectl("create", "job", f"--from=cronjob/hawser-{BINDING}-reconcile", name, "--namespace",
+                             self.namespace).ok()
+        done = self.cluster.kubectl("wait", "--for=condition=Complete", f"job/{name}", "--namespace", self.namespace,
+                                    "--timeout=180s", seconds=200)
+        running.expect(done.code == 0, f"the comparison did not complete: {done.said()}\n"
+                       + self.cluster.kubectl("logs", "--namespace", self.namespace, f"job/{name}", "--all-containers",
+                                              "--tail=20").said()[-3000:])
+
+    def expect_held(self, ledger, seconds=30, provider=None):
+        """The store's copy is what the clouds confirmed, byte for byte, as soon as records have come in. Of the
+        provider in force, or of another."""
         self.look()
-        script = ('while IFS= read -r key; do hawser get "$0/$key" 2>/dev/null | sha256sum; done')
+        of = f"--provider {provider} " if provider else ""
+        script = f'while IFS= read -r key; do hawser get {of}"$0/$key" 2>/dev/null | sha256sum; done'
 
         def missing():
             done = self.cluster.exec(self.namespace, "look", "sh", "-c", script, self.bucket,

@@ -54,6 +54,12 @@ class World:
         self.cluster.helm("install", "hawser", machine.REPO / "charts" / "hawser", "--namespace", RELEASE, "--create-namespace",
                           "--wait", "--timeout", "5m", *self.values(), seconds=330)
 
+    def upgrade(self, *values):
+        """Upgrades the release to the stories' values and `values`."""
+        sets = [word for value in values for word in ("--set", value)]
+        self.cluster.helm("upgrade", "hawser", machine.REPO / "charts" / "hawser", "--namespace", RELEASE, "--wait", "--timeout",
+                          "2m", *self.values(), *sets, seconds=150)
+
     def values(self):
         """Values that make the stories shorter than a day: nothing of them changes what is done."""
         return ["--set", "store.settle=5s", "--set", "store.sessionLease=10s", "--set", "store.storage.size=10Gi"]
