@@ -76,7 +76,6 @@ class World:
 
     def uninstall(self):
         """Takes the release away, its namespace and what it left there."""
-        self.cluster.kubectl("delete", "cloudbindings", "--all", "--all-namespaces", "--wait=false")
         running.run([kubernetes.PROGRAMS / "helm", "--kubeconfig", self.cluster.config, "uninstall", "hawser", "--namespace",
                      RELEASE, "--ignore-not-found", "--wait", "--timeout", "2m"], self.cluster.env, 150)
         self.cluster.kubectl("delete", "namespace", RELEASE, "--ignore-not-found", seconds=120)
