@@ -24,8 +24,9 @@ def migrates(world, shop):
     shop.until_in_force("cloud-b", 240)
     shop.expect_at(world.b, written)
     running.expect("cloud-b" in shop.row(), f"kubectl get cb tells otherwise:\n{shop.row()}")
-    job = [one for one in shop.cluster.get("jobs", namespace=shop.namespace) if "-migrate-" in one["metadata"]["name"]]
-    running.expect(job and job[0].get("status", {}).get("succeeded") == 1, "no migration Job succeeded")
+    running.until(lambda: [job for job in shop.cluster.get("jobs", namespace=shop.namespace)
+                           if "-migrate-" in job["metadata"]["name"] and job.get("status", {}).get("succeeded") == 1],
+                  "the migration's Job has succeeded", 30)
 
     world.a.start()
     shop.cluster.kubectl("delete", "pod", "writer", "--namespace", shop.namespace).ok()
