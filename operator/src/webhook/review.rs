@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use json_patch::Patch;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use serde_json::Value;
@@ -28,25 +31,23 @@ struct Question {
 pub(super) async fn protect(body: &[u8], ctx: &Ctx) -> Result<Vec<u8>, NoReview> {
     let begun = Instant::now();
     let question = read(body)?;
-    let response = AdmissionResponse::from(&question.request);
-    let answer = match rendered(&question, ctx).await {
+    let mut response = AdmissionResponse::from(&question.request);
+    let mut patch = None;
+    match rendered(&question, ctx).await {
         Ok(protected) => {
             ctx.metrics.protected();
-            let mut response = response
-                .with_patch(json_patch::diff(&question.pod, &protected.pod))
-                .map_err(|error| NoReview(error.to_string()))?;
+            patch = Some(json_patch::diff(&question.pod, &protected.pod));
             response.warnings = Some(protected.warnings).filter(|warnings| !warnings.is_empty());
-            response
         }
         Err(denial) => {
             ctx.metrics.denied(&denial);
             let (namespace, name) = (question.request.namespace.as_deref().unwrap_or_default(), &question.request.name);
             tracing::info!(namespace, name, reason = denial.reason(), "a pod was refused: {denial}");
-            response.deny(denial.text())
+            response = response.deny(denial.text());
         }
-    };
+    }
     ctx.metrics.seconds.observe(begun.elapsed().as_secs_f64());
-    written(answer)
+    written(response, patch)
 }
 
 /// Answers for a pod that is annotated too late: it runs on, and its owner hears why nothing happened.
@@ -55,7 +56,7 @@ pub(super) fn warn(body: &[u8], ctx: &Ctx) -> Result<Vec<u8>, NoReview> {
     let mut response = AdmissionResponse::from(&question.request);
     response.warnings = Some(vec![LATE.to_owned()]);
     ctx.metrics.warned();
-    written(response)
+    written(response, None)
 }
 
 async fn rendered(question: &Question, ctx: &Ctx) -> Result<pod::Protected, Denial> {
@@ -78,6 +79,14 @@ fn read(body: &[u8]) -> Result<Question, NoReview> {
     Ok(Question { request, pod: whole["request"]["object"].take() })
 }
 
-fn written(response: AdmissionResponse) -> Result<Vec<u8>, NoReview> {
-    serde_json::to_vec(&response.into_review()).map_err(|error| NoReview(error.to_string()))
+/// The patch goes in as Base64, the one form that the API promises to read.
+fn written(response: AdmissionResponse, patch: Option<Patch>) -> Result<Vec<u8>, NoReview> {
+    let unwritable = |error: serde_json::Error| NoReview(error.to_string());
+    let mut review = serde_json::to_value(response.into_review()).map_err(unwritable)?;
+    if let Some(patch) = patch {
+        let patch = serde_json::to_vec(&patch).map_err(unwritable)?;
+        review["response"]["patch"] = STANDARD.encode(patch).into();
+        review["response"]["patchType"] = "JSONPatch".into();
+    }
+    serde_json::to_vec(&review).map_err(unwritable)
 }
