@@ -20,8 +20,8 @@ use crate::names::DomainId;
 /// How often a stream looks for what has changed: progress and pods arrive within it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Counting a binding's objects and gaps again waits at least so long, and a part of the time at most goes into
-/// it: it reads the index.
+/// Counting the bindings' objects and gaps again waits at least so long, and a twentieth of the time at most goes
+/// into it: it reads the index.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 const COUNT_SHARE: u32 = 20;
 
@@ -139,11 +139,10 @@ impl v1::operator_server::Operator for Controlling {
     }
 }
 
-/// What was last told of a binding, and when it was counted.
+/// What was last told of a binding.
 struct Told {
     report: v1::BindingReport,
-    counted: Instant,
-    took: Duration,
+    /// The last tick of its domain when it was counted.
     touched: u64,
 }
 
@@ -151,32 +150,39 @@ async fn watch(service: &Arc<Service>, events: &mpsc::Sender<Result<v1::WatchEve
     use v1::watch_event::Event;
     let mut told: HashMap<(DomainId, String), Told> = HashMap::new();
     let mut synced = false;
+    let mut count_again = Instant::now();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let found = match look(service, &mut told).await {
+        let count = Instant::now() >= count_again;
+        let (found, counting) = match look(service, &mut told, count).await {
             Ok(found) => found,
             Err(status) => return drop(events.send(Err(status)).await),
         };
+        if count {
+            count_again = Instant::now() + COUNT_EVERY.max(counting * COUNT_SHARE);
+        }
         for report in found {
             if events.send(Ok(event(Event::Binding(report)))).await.is_err() {
                 return;
             }
         }
-        if !std::mem::replace(&mut synced, true) && events.send(Ok(event(Event::Synced(v1::Synced {})))).await.is_err()
-        {
+        let first = !std::mem::replace(&mut synced, true);
+        if first && events.send(Ok(event(Event::Synced(v1::Synced {})))).await.is_err() {
             return;
         }
     }
 }
 
-/// The reports that differ from what was told.
+/// The reports that differ from what was told, and how long counting took. With `count`, bindings are counted
+/// again in whose domain something was recorded; new ones always are.
 async fn look(
     service: &Arc<Service>,
     told: &mut HashMap<(DomainId, String), Told>,
-) -> Result<Vec<v1::BindingReport>, Status> {
-    let mut found = Vec::new();
+    count: bool,
+) -> Result<(Vec<v1::BindingReport>, Duration), Status> {
+    let (mut found, mut counting) = (Vec::new(), Duration::ZERO);
     for domain in service.catalog.store().domains() {
         let id = domain.id();
         for row in service.catalog.bindings(id).map_err(list_status)? {
@@ -184,41 +190,32 @@ async fn look(
             if row.uid.is_empty() || (row.forgotten && !told.contains_key(&key)) {
                 continue;
             }
-            let touched = service.catalog.touched(id);
+            let now = service.catalog.touched(id);
             let before = told.get(&key);
-            let due = before.is_none_or(|told| {
-                told.touched != touched && told.counted.elapsed() >= COUNT_EVERY.max(told.took * COUNT_SHARE)
-            });
-            let (status, counted, took, touched) = match before.filter(|_| !due) {
-                Some(told) => (told.report.status.clone(), told.counted, told.took, told.touched),
+            let (status, touched) = match before.filter(|told| !count || told.touched == now) {
+                Some(told) => (told.report.status.clone(), told.touched),
                 None => {
                     let began = Instant::now();
                     let (catalog, binding) = (Arc::clone(&service.catalog), key.1.clone());
                     let status = blocking(move || one_status(&catalog, id, &binding)).await?;
-                    (status, Instant::now(), began.elapsed(), touched)
+                    counting += began.elapsed();
+                    (status, now)
                 }
             };
-            let report = service.report(&domain, &row, status);
-            let same = before.is_some_and(|told| {
-                told.report == v1::BindingReport { now_unix: told.report.now_unix, ..report.clone() }
-            });
+            let mut report = service.report(&domain, &row, status);
             if row.forgotten {
                 told.remove(&key);
                 found.push(report);
                 continue;
             }
-            let report = if same { v1::BindingReport { now_unix: before_now(before), ..report } } else { report };
-            if !same {
-                found.push(report.clone());
+            let clock = std::mem::take(&mut report.now_unix);
+            if before.is_none_or(|told| told.report != report) {
+                found.push(v1::BindingReport { now_unix: clock, ..report.clone() });
             }
-            told.insert(key, Told { report, counted, took, touched });
+            told.insert(key, Told { report, touched });
         }
     }
-    Ok(found)
-}
-
-fn before_now(before: Option<&Told>) -> i64 {
-    before.map_or(0, |told| told.report.now_unix)
+    Ok((found, counting))
 }
 
 fn one_status(catalog: &Catalog, domain: DomainId, binding: &str) -> Result<Option<v1::BindingStatus>, ListError> {

@@ -12,6 +12,7 @@ use hawser_api::v1::catalog_client::CatalogClient;
 use hawser_api::v1::control_down::Message as Down;
 use hawser_api::v1::control_up::Message as Up;
 use hawser_api::v1::migration_client::MigrationClient;
+use hawser_api::v1::operator_client::OperatorClient;
 use hawser_api::v1::receipt::Verdict;
 use hawser_api::{BlockHash, v1};
 use hawser_store::config::{Cli, Command};
@@ -68,18 +69,26 @@ impl Server {
     }
 
     pub async fn client(&self, domain: &'static str) -> Client {
+        self.client_that_says(&[("hawser-domain", domain)]).await
+    }
+
+    /// A client that says this in every call.
+    pub async fn client_that_says(&self, metadata: &[(&'static str, &str)]) -> Client {
         let channel = Channel::from_shared(format!("http://{}", self.addr)).unwrap().connect().await.unwrap();
-        Client { channel, domain }
+        let named = metadata.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Client { channel, named: Named(named) }
     }
 }
 
-/// Names the domain in every call.
+/// What is said in every call: the domain, or a token.
 #[derive(Clone)]
-pub struct Named(&'static str);
+pub struct Named(Vec<(&'static str, String)>);
 
 impl tonic::service::Interceptor for Named {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("hawser-domain", self.0.parse().unwrap());
+        for (name, value) in &self.0 {
+            request.metadata_mut().insert(*name, value.parse().unwrap());
+        }
         Ok(request)
     }
 }
@@ -88,18 +97,22 @@ pub type Called = InterceptedService<Channel, Named>;
 
 pub struct Client {
     channel: Channel,
-    domain: &'static str,
+    named: Named,
 }
 
 impl Client {
     pub fn catalog(&self) -> CatalogClient<Called> {
-        CatalogClient::with_interceptor(self.channel.clone(), Named(self.domain))
+        CatalogClient::with_interceptor(self.channel.clone(), self.named.clone())
     }
     pub fn capture(&self) -> CaptureClient<Called> {
-        CaptureClient::with_interceptor(self.channel.clone(), Named(self.domain))
+        CaptureClient::with_interceptor(self.channel.clone(), self.named.clone())
     }
     pub fn migration(&self) -> MigrationClient<Called> {
-        MigrationClient::with_interceptor(self.channel.clone(), Named(self.domain))
+        MigrationClient::with_interceptor(self.channel.clone(), self.named.clone())
+    }
+
+    pub fn operator(&self) -> OperatorClient<Called> {
+        OperatorClient::with_interceptor(self.channel.clone(), self.named.clone())
     }
 
     /// Opens a session, or opens it again.
@@ -231,6 +244,11 @@ impl Session {
         self.sequence += 1;
         self.resend(self.sequence, message).await;
         self.sequence
+    }
+
+    /// Sends what has no receipt.
+    pub async fn send_unanswered(&self, message: Up) {
+        self.up.send(v1::ControlUp { sequence: 0, message: Some(message) }).await.unwrap();
     }
 
     pub async fn resend(&mut self, sequence: u64, message: Up) {
