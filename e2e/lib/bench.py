@@ -1,7 +1,7 @@
 """Side by side with peers on this machine: nginx's stream module for the relay, restic for the store, rclone for
 the mover. Runs are interleaved, medians are shown, CPU-seconds come from the kernel.
 
-    e2e/bench [--size MIB] [--runs N] [--json FILE] [ROW…]      rows: relay requests handshakes ingest replicate
+    e2e/bench [--quick] [--size MIB] [--runs N] [--json FILE] [ROW…]    rows: relay requests handshakes ingest replicate
 """
 
 import argparse
@@ -20,18 +20,28 @@ from lib import authority, clouds, hawser, machine, names, running
 
 BLOCK = 128 << 10
 HOST = "s3.cloud-a.test"
+LOAD = machine.TARGET / "release" / "examples" / "load"
 
 
 def body(kind, size, run):
-    """Pieces of 1 MiB: `known` ones repeat themselves in every run, `new` and `text` ones never do."""
+    """Pieces of 1 MiB: `known` ones repeat themselves in every run, `new` and `text` ones never do. All blocks of a run
+    have one content but for their first bytes, so that making them costs little; each is what it says on its own."""
     chaos = os.urandom(BLOCK)
-    words = (b"a line that a log might hold, over and over, with its number " * (BLOCK // 60))[:BLOCK]
-    block = {"known": b"k" * BLOCK, "new": chaos, "text": words}[kind]
+    block = {"known": b"k" * BLOCK, "new": chaos, "text": chaos[:BLOCK // 2].hex().encode()}[kind]
     for number in range(size >> 20):
         piece = bytearray(block * 8)
         for index in range(8):
             stamp = b"%020d" % (number * 8 + index + (0 if kind == "known" else (run + 1) << 40))
             piece[index * BLOCK:index * BLOCK + 20] = stamp
+        yield piece
+
+
+def paced(pieces, mib_per_second):
+    """The same pieces of 1 MiB, not faster than that; 0: as fast as they are taken."""
+    begun = time.monotonic()
+    for number, piece in enumerate(pieces):
+        if mib_per_second:
+            time.sleep(max(0, begun + number / mib_per_second - time.monotonic()))
         yield piece
 
 
@@ -140,29 +150,48 @@ def _listens(port):
 
 
 def relay(bench):
-    """TLS relay of large bodies, both ways."""
-    gib = bench.size / (1 << 30)
+    """TLS relay of large bodies, both ways: nothing captured, blocks that the store has, blocks that it has not."""
     store = hawser.Store(bench.folder).start()
-    contenders = [("known", bench.nginx()), ("known", bench.hawser("capture off", capture=False))]
-    captured = bench.hawser("capture on", store=store)
-    contenders += [("known", captured), ("new", captured), ("text", captured)]
-    captured.put(body("known", bench.size, 0), bench.size)
+    nginx, off, on = bench.nginx(), bench.hawser("capture off", capture=False), bench.hawser("capture on", store=store)
+    # What is to be known must have been captured whole once.
+    running.expect(any(_capture(bench, on, store, "known", 0, pace)[0] for pace in (100, 50, 25, 12)),
+                   "a body at 12 MiB/s is captured whole")
     for run in range(bench.runs):
-        for kind, relay in contenders:
-            name = relay.name if relay is not captured else f"{relay.name}, blocks {kind}"
-            kept, begun = store.process.cpu_seconds(), time.monotonic()
-            before = len(hawser.cli("gaps", relay.binding, store, "--all")) if relay is captured else 0
-            wall, cpu = relay.put(body(kind, bench.size, run), bench.size)
-            bench.note("PUT", name, cpu_seconds_per_gib=cpu / gib, gib_per_second=gib / wall)
-            if relay is captured:
-                running.until(lambda: _idle(store), "the store has taken everything", 120)
-                gaps = [gap["reason"] for gap in hawser.cli("gaps", relay.binding, store, "--all")]
-                bench.reasons.update(gaps)
-                bench.note("PUT", name, captured_whole=float(len(gaps) == before), store_cpu_seconds_per_gib=(store.process.cpu_seconds() - kept) / gib,
-                           gib_per_second_until_stored=gib / (time.monotonic() - begun))
-            if kind == "known":
-                wall, cpu = relay.get(bench.size)
-                bench.note("GET", name, cpu_seconds_per_gib=cpu / gib, gib_per_second=gib / wall)
+        for contender in (nginx, off):
+            bench.note("PUT", contender.name, **_sent(bench, *contender.put(body("known", bench.size, run), bench.size)))
+        whole, numbers = _capture(bench, on, store, "known", run, 0)
+        bench.note("PUT", "captured, blocks known", captured_whole=whole, **numbers)
+        for contender, name in ((nginx, nginx.name), (off, off.name), (on, "captured, blocks known")):
+            bench.note("GET", name, **_sent(bench, *contender.get(bench.size)))
+    # Blocks that are new cost many times what the relay costs, and live bytes do not wait for them: as fast as a client
+    # can send is more than the rest of a small machine can take. The fastest of these rates that is captured whole counts.
+    attempt = bench.runs
+    for kind in ("new", "text"):
+        for pace in (0, 400, 200, 100, 50, 25):
+            attempt += 1
+            whole, numbers = _capture(bench, on, store, kind, attempt, pace)
+            rate = f"at {pace} MiB/s" if pace else "unpaced"
+            bench.note("PUT", f"captured, blocks {kind}, {rate}", captured_whole=whole, **numbers)
+            if whole:
+                break
+
+
+def _sent(bench, wall, cpu):
+    gib = bench.size / (1 << 30)
+    return {"cpu_seconds_per_gib": cpu / gib, "gib_per_second": gib / wall}
+
+
+def _capture(bench, relay, store, kind, run, pace):
+    """Sends one object through a sidecar that captures. Whether all of it was captured, and what it cost."""
+    kept, begun = store.process.cpu_seconds(), time.monotonic()
+    before = len(hawser.cli("gaps", relay.binding, store, "--all"))
+    numbers = _sent(bench, *relay.put(paced(body(kind, bench.size, run), pace), bench.size))
+    running.until(lambda: _idle(store), "the store has taken everything", 120)
+    stored, cpu = time.monotonic() - begun, store.process.cpu_seconds() - kept
+    gaps = [gap["reason"] for gap in hawser.cli("gaps", relay.binding, store, "--all")]
+    bench.reasons.update(gaps[before:])
+    gib = bench.size / (1 << 30)
+    return float(len(gaps) == before), numbers | {"store_cpu_seconds_per_gib": cpu / gib, "gib_per_second_until_stored": gib / stored}
 
 
 _seen_cpu = {}
@@ -213,23 +242,43 @@ def handshakes(bench):
 
 
 def ingest(bench):
-    """What restic does with the same bytes: new ones, then the same again. Hawser's row is `relay`'s PUT."""
-    gib, env = bench.size / (1 << 30), machine.environment(RESTIC_PASSWORD="for-tests-only", XDG_CACHE_HOME=bench.folder)
+    """One file into an empty store over gRPC, then the same file again, beside restic and beside the disk alone. All three
+    read the same file from memory; Hawser and dd end when it is durable."""
+    env = machine.environment(RESTIC_PASSWORD="for-tests-only", XDG_CACHE_HOME=bench.folder)
+    source, repository = bench.folder / "source", bench.folder / "restic"
     for run in range(bench.runs):
         for kind in ("new", "text"):
-            source, repository = bench.folder / "restic-source", bench.folder / "restic"
-            shutil.rmtree(repository, ignore_errors=True)
             with open(source, "wb") as file:
-                for piece in body(kind, bench.size, run):
-                    file.write(piece)
+                for _ in range(bench.size >> 20):
+                    file.write(os.urandom(1 << 20) if kind == "new" else os.urandom(1 << 19).hex().encode())
+                os.fsync(file.fileno())
+            row = f"ingest of {'incompressible' if kind == 'new' else 'compressible'} bytes"
+            shutil.rmtree(repository, ignore_errors=True)
             running.run(["restic", "-q", "-r", repository, "init"], env).ok()
-            for times in (kind, f"{kind}, again"):
-                before = resource.getrusage(resource.RUSAGE_CHILDREN)
-                done = running.run(["restic", "-q", "-r", repository, "backup", "--force", source], env).ok()
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-                bench.note("ingest", f"restic, {times}", gib_per_second_until_stored=gib / done.seconds,
-                           cpu_seconds_per_gib=cpu / gib)
+            folder = bench.folder / f"ingest-{run}-{kind}"
+            store = hawser.Store(folder).start()
+            copy = ["dd", f"if={source}", f"of={bench.folder / 'copy'}", "bs=1M", "conv=fdatasync", "status=none"]
+            _ingested(bench, row, "dd with fdatasync", copy, env)
+            for times in ("new", "again"):
+                _ingested(bench, row, f"restic, {times}", ["restic", "-q", "-r", repository, "backup", "--force", source], env)
+                said = _ingested(bench, row, f"hawser, {times}", [LOAD, store.url, source], env, store.process)
+                sent = json.loads(said)
+                blocks = bench.size // BLOCK
+                running.expect(sent["offered"] == blocks and sent["wanted"] == (blocks if times == "new" else 0),
+                               f"a file that is {times} is stored whole and once: {said}")
+            store.stop()
+            shutil.rmtree(folder)
+
+
+def _ingested(bench, row, name, argv, env, server=None):
+    """One run of a command that stores `bench.size` bytes; the CPU of its server counts too. What it printed."""
+    gib, used = bench.size / (1 << 30), lambda: server.cpu_seconds() if server else 0
+    before, kept = resource.getrusage(resource.RUSAGE_CHILDREN), used()
+    done = running.run(argv, env).ok()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime + used() - kept
+    bench.note(row, name, gib_per_second=gib / done.seconds, cpu_seconds_per_gib=cpu / gib)
+    return done.out
 
 
 def replicate(bench):
@@ -273,28 +322,34 @@ def table(results):
     """Medians of every contender, and its ratio to the first peer of the row."""
     for row, contenders in results.items():
         print(f"\n{row}")
-        peer = next((name for name in contenders if name.split(" ")[0] in ("nginx", "rclone", "restic")), None)
+        peers = [name for name in contenders if name.split(" ")[0].rstrip(",") in ("nginx", "rclone", "restic")]
         for name, numbers in contenders.items():
+            # The peer that did the same: restic's second time for our second time.
+            peer = next((peer for peer in peers if peer.rsplit(",")[-1] == name.rsplit(",")[-1]), next(iter(peers), None))
             cells = []
             for unit, values in numbers.items():
                 middle = statistics.median(values)
-                base = statistics.median(contenders[peer][unit]) if peer and peer != name and unit in contenders[peer] else 0
+                compared = peer and name not in peers and not name.startswith("dd ") and unit in contenders[peer]
+                base = statistics.median(contenders[peer][unit]) if compared else 0
                 cells.append(f"{unit} {middle:,.2f}" + (f" ({middle / base:.2f} ×)" if base else ""))
-            print(f"  {name.ljust(28)} {'  '.join(cells)}")
+            print(f"  {name.ljust(40)} {'  '.join(cells)}")
 
 
 def main():
     """Runs the chosen rows and prints the table; numbers of every run go into the JSON file."""
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("rows", nargs="*", help=f"some of {', '.join(ROWS)}")
-    parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--runs", type=int)
     parser.add_argument("--json", default=str(machine.CACHE / "bench.json"))
     flags = parser.parse_args()
+    flags.size, flags.runs = flags.size or (128 if flags.quick else 1024), flags.runs or (1 if flags.quick else 3)
     running.guard()
     about = {"cores": os.cpu_count(), "load_before": os.getloadavg()[0], "body_mib": flags.size, "block_kib": BLOCK >> 10,
              "runs": flags.runs, "store": "zstd where it shrinks, one fdatasync for each group of records",
-             "restic": "its defaults, no fsync asked", "tls": "TLS 1.3, P-256, on both sides of every relay"}
+             "restic": "its defaults, no fsync asked", "kopia": "not measured: its Go module is not served everywhere",
+             "tls": "TLS 1.3, P-256, on both sides of every relay"}
     print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
     with running.Folder("bench") as folder:
         bench = Bench(folder, flags.size << 20, flags.runs)
@@ -305,7 +360,7 @@ def main():
         table(bench.results)
         if bench.reasons:
             print(f"\nWhere captured_whole is below 1, the copy was given up on the way (a gap: {', '.join(sorted(bench.reasons))}):"
-                  " such a row shows the relay's cost, not what capturing everything would cost.")
+                  " such a row shows the relay's cost, not what capturing everything costs. Live bytes never waited.")
         with open(flags.json, "w") as file:
             json.dump({"about": about, "results": bench.results}, file, indent=1)
     print(f"\nevery number: {flags.json}")
