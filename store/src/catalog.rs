@@ -39,6 +39,7 @@ pub(crate) use gaps::{lapse_keys, lapse_session, session_lapse_keys, unsettled_k
 pub(crate) use intents::{intent_keys, intent_session, session_intent_keys};
 pub use list::ListError;
 pub(crate) use list::PAGE_MAX;
+pub(crate) use objects::emptying;
 pub(crate) use reads::is_news;
 pub(crate) use registered::RAISED;
 pub(crate) use rows::{

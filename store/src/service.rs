@@ -6,6 +6,7 @@ mod assemble;
 mod blocks;
 mod control;
 mod hello;
+mod inflow;
 mod migration;
 mod operator;
 mod prepare;
@@ -46,6 +47,7 @@ pub struct Service {
     migrating: tokio::sync::Mutex<()>,
     progress: Mutex<HashMap<(DomainId, String), v1::Progress>>,
     partial: Mutex<assemble::Partial>,
+    inflow: inflow::Inflow,
     closing: tokio::sync::watch::Sender<bool>,
 }
 
@@ -86,6 +88,7 @@ impl Service {
             migrating: tokio::sync::Mutex::default(),
             progress: Mutex::default(),
             partial: Mutex::default(),
+            inflow: inflow::Inflow::default(),
             closing: tokio::sync::watch::Sender::new(false),
         }))
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hawser_api::v1;
 
-use crate::catalog::entry::{Fact, Lost, Settled};
+use crate::catalog::entry::{Fact, Lost, Settled, Trimmed};
 use crate::catalog::{
     Catalog, FACTS, GAPS, IntentRow, ListError, Said, decode, intent_keys, intent_session, lapse_keys, lapse_session,
     unsettled_keys, unsettled_tick,
@@ -161,6 +161,7 @@ impl Sessions {
             ticks.tick().await;
             let passed = async {
                 self.end_leases().await?;
+                self.empty_buckets().await?;
                 self.settle(&mut settling).await
             };
             match passed.await {
@@ -196,6 +197,20 @@ impl Sessions {
                 live.get(&(id, session.clone())).is_some_and(|live| live.heard.elapsed() > self.times.lease);
             if still_dead {
                 live.remove(&(id, session));
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with deleted buckets that were too large to be emptied by the entry that deleted them.
+    async fn empty_buckets(&self) -> Result<(), TimeError> {
+        for domain in self.catalog.store().domains() {
+            loop {
+                let emptied = crate::catalog::emptying(&self.catalog.store().view(), domain.id())?;
+                if emptied.is_empty() {
+                    break;
+                }
+                self.commit(domain.id(), Fact::Trimmed(Trimmed { emptied, ..Trimmed::default() })).await?;
             }
         }
         Ok(())

@@ -409,6 +409,7 @@ async fn a_complete_backfill_closes_gaps_and_finds_what_went() {
         bucket: "photos".into(),
         last: true,
         begin_tick: begun.begin_tick,
+        incarnation: session.incarnation,
         objects: vec![listed("kept", "e-kept", 4), listed("new", "e-new", 3), listed("other", "e-other", 5)],
         ..v1::ReconcilePageRequest::default()
     };
@@ -443,7 +444,13 @@ async fn a_complete_backfill_closes_gaps_and_finds_what_went() {
         object: absent[0].object.clone(),
         found: false,
         begin_tick: begun.begin_tick,
+        incarnation: session.incarnation,
     };
+    for incarnation in [session.incarnation + 1, 0] {
+        let elsewhere = v1::ConfirmAbsentRequest { incarnation, ..confirm.clone() };
+        let reply = migration.confirm_absent(elsewhere).await.unwrap().into_inner();
+        assert_eq!(reply.kept_because, "a newer record", "a tick of another life of the store orders nothing");
+    }
     assert!(migration.confirm_absent(confirm).await.unwrap().into_inner().tombstoned);
     let end = v1::EndBackfillRequest { lease: lease.clone(), backfill: begun.backfill, complete: true, failed: 0 };
     let ended = migration.end_backfill(end).await.unwrap().into_inner();
@@ -730,5 +737,63 @@ async fn the_folders_door_leads_to_the_server_that_has_it() {
     let client = server.client("shop").await;
     let entry = client.get("photos", "k").await.unwrap();
     assert_eq!(client.read(&entry, 0, 0).await.unwrap(), b"content");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_orders_versions_of_two_providers_outlives_landing_and_sightings() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]).await;
+    let client = server.client("shop").await;
+    let mut session = client.session(hello("photos", 1)).await.unwrap();
+    let first = accepted(session.put(object(A, "photos", "k"), b"content", "e-a").await);
+    let mut migration = client.migration();
+    let lease = Some(client.lease("photos").await.unwrap());
+    let at_b = || Some(object(B, "photos", "k"));
+    let landed = v1::LandedObject {
+        source: Some(object(A, "photos", "k")),
+        source_tick: first,
+        target: at_b(),
+        etag: "e-b".into(),
+        ..v1::LandedObject::default()
+    };
+    let landed = v1::LandedRequest { lease: lease.clone(), objects: vec![landed] };
+    migration.landed(landed).await.unwrap();
+    let known = v1::KnownRequest { object: at_b(), ..v1::KnownRequest::default() };
+    let there = migration.known(known.clone()).await.unwrap().into_inner().current.unwrap();
+    assert_eq!((&*there.written_at, there.over_tick, there.landed_from), (A, first, first));
+    assert!(!there.observed);
+
+    // The provider leaves; what comes later is ordered by what was heard before it began.
+    let forced = v1::SetForceRequest {
+        lease,
+        binding: "photos".into(),
+        expected: A.into(),
+        provider: B.into(),
+        accept_gaps: true,
+        through_tick: session.tick.max(first) + 100,
+    };
+    let through = forced.through_tick;
+    assert!(migration.set_force(forced).await.unwrap().into_inner().moved);
+    let welcome = migration.register(hello("photos", 0)).await.unwrap().into_inner();
+    assert_eq!(welcome.former, [v1::Former { identity: A.into(), through_tick: through }]);
+    session.hear_tick(first).await;
+    let heard = session.tick;
+    let later = accepted(session.put(object(A, "photos", "k"), b"later", "e-2").await);
+    let known_at_a = v1::KnownRequest { object: Some(object(A, "photos", "k")), ..v1::KnownRequest::default() };
+    let late = migration.known(known_at_a.clone()).await.unwrap().into_inner().current.unwrap();
+    assert_eq!((late.begun_tick, late.over_tick, late.observed), (heard, later, true));
+    session.hear_tick(later).await;
+    session.head(object(A, "photos", "k"), "e-2").await;
+    let seen = migration.known(known_at_a).await.unwrap().into_inner().current.unwrap();
+    assert_eq!(seen.begun_tick, heard, "a sighting makes no write younger");
+
+    // A pod's own change of what landed makes it the pod's.
+    let (head, answer) = (session.stamp(), session.stamp());
+    let tags = v1::SetTags { object: at_b(), tags: [("a".to_owned(), "b".to_owned())].into(), ..v1::SetTags::default() };
+    let tagged = accepted(session.say(harness::recorded(0, v1::write::Change::SetTags(tags), head, answer)).await);
+    let reply = migration.known(known).await.unwrap().into_inner();
+    let there = reply.current.unwrap();
+    assert_eq!((&*there.written_at, there.over_tick, there.landed_from, reply.ours), (B, tagged, 0, false));
     server.stop().await;
 }

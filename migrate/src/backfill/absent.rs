@@ -3,8 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use futures::TryStreamExt;
-use hawser_api::ObjectKey;
-use hawser_api::v1;
+use hawser_api::{ObjectKey, Stamp, v1};
 use tonic::Streaming;
 
 use super::Backfill;
@@ -29,14 +28,14 @@ impl Backfill<'_> {
         let keys = self.absent_keys(bucket).await?.map_err(refusal("list absent keys"));
         keys.try_for_each_concurrent(self.run.limits.parallelism(), async |entry| {
             let place = place(&entry);
-            let begin_tick = self.session.stamp().tick;
+            let begin = self.session.stamp();
             match self.cloud.head(&place, None).await {
                 Ok(_) => match self.cloud.lists(&place).await {
                     Ok(true) => Ok(()), // only its page lacked it: some services list folder by folder
-                    Ok(false) => self.confirm(&place, true, begin_tick).await,
+                    Ok(false) => self.confirm(&place, true, begin).await,
                     Err(fault) => self.unread(&place, &fault),
                 },
-                Err(Fault::NotFound | Fault::NoBucket) => self.tell_absent(&place, begin_tick).await,
+                Err(Fault::NotFound | Fault::NoBucket) => self.tell_absent(&place, begin).await,
                 Err(fault) => self.unread(&place, &fault),
             }
         })
@@ -75,11 +74,11 @@ impl Backfill<'_> {
     }
 
     /// Tells the store that a key is not at the cloud.
-    pub(super) async fn tell_absent(&self, place: &Place, begin_tick: u64) -> Result<(), Failure> {
-        self.confirm(place, false, begin_tick).await
+    pub(super) async fn tell_absent(&self, place: &Place, begin: Stamp) -> Result<(), Failure> {
+        self.confirm(place, false, begin).await
     }
 
-    async fn confirm(&self, place: &Place, found: bool, begin_tick: u64) -> Result<(), Failure> {
+    async fn confirm(&self, place: &Place, found: bool, begin: Stamp) -> Result<(), Failure> {
         let request = v1::ConfirmAbsentRequest {
             lease: Some(self.lease.clone()),
             backfill: self.id,
@@ -89,7 +88,8 @@ impl Backfill<'_> {
                 key: place.key.as_bytes().to_vec().into(),
             }),
             found,
-            begin_tick,
+            begin_tick: begin.tick,
+            incarnation: begin.incarnation,
         };
         let mut migration = self.run.store.migration.clone();
         let reply = migration.confirm_absent(request).await.map_err(refusal("confirm an absent key"))?.into_inner();

@@ -107,7 +107,7 @@ impl Backfill<'_> {
         let (head, body) = match self.cloud.get(place, etag).await {
             Ok(answer) => answer,
             Err(Fault::NotFound) => {
-                self.tell_absent(place, head_stamp.tick).await?;
+                self.tell_absent(place, head_stamp).await?;
                 return Ok(Reading::Gone);
             }
             Err(Fault::Precondition) => return Ok(changed()),

@@ -4,8 +4,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use hawser_api::ObjectKey;
-use hawser_api::v1;
+use hawser_api::{ObjectKey, Stamp, v1};
 use tokio::sync::mpsc;
 
 use super::Backfill;
@@ -23,7 +22,7 @@ const WISHES_WAITING: usize = 2_000;
 /// A page and what was heard before it was asked for.
 struct Stamped {
     page: Page,
-    begin_tick: u64,
+    begin: Stamp,
 }
 
 impl Backfill<'_> {
@@ -44,7 +43,7 @@ impl Backfill<'_> {
         let mut next: Option<String> = None;
         let mut first = true;
         loop {
-            let begin_tick = self.session.stamp().tick;
+            let begin = self.session.stamp();
             let page = match self.cloud.list_page(bucket, &self.run.prefix, next.as_deref()).await {
                 Ok(page) => page,
                 Err(Fault::NoBucket | Fault::NotFound) if self.run.allow_deletes => {
@@ -63,7 +62,7 @@ impl Backfill<'_> {
             first = false;
             next = page.next.clone();
             let last = next.is_none();
-            if pages.send(Stamped { page, begin_tick }).await.is_err() || last {
+            if pages.send(Stamped { page, begin }).await.is_err() || last {
                 return Ok(()); // the other half failed and says why, or this was the end
             }
         }
@@ -89,7 +88,7 @@ impl Backfill<'_> {
     ) -> Result<(), Failure> {
         let mut migration = self.run.store.migration.clone();
         let mut after = Bytes::new();
-        while let Some(Stamped { page, begin_tick }) = pages.recv().await {
+        while let Some(Stamped { page, begin }) = pages.recv().await {
             let last = page.next.is_none();
             // Some services list folder by folder, so the greatest key need not be the last one.
             let greatest = page.objects.iter().map(|object| object.key.clone()).max().unwrap_or_default();
@@ -102,7 +101,8 @@ impl Backfill<'_> {
                 after: std::mem::replace(&mut after, through.clone()),
                 through,
                 last,
-                begin_tick,
+                begin_tick: begin.tick,
+                incarnation: begin.incarnation,
                 objects: page.objects.clone(),
                 fetch_all: self.run.deep,
             };

@@ -186,13 +186,32 @@ pub(crate) struct Checkpointed {
     pub(crate) checkpoints: Vec<v1::Checkpoint>,
 }
 
-/// Versions that retention let go, and uploads that expired.
+/// What retention let go, and uploads that expired.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Trimmed {
     #[prost(message, repeated, tag = "1")]
     pub(crate) versions: Vec<TrimmedVersion>,
     #[prost(message, repeated, tag = "2")]
     pub(crate) uploads: Vec<TrimmedUpload>,
+    /// Gaps that closed long ago, by id.
+    #[prost(uint64, repeated, tag = "3")]
+    pub(crate) gaps: Vec<u64>,
+    /// Sessions that were not heard of for long.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub(crate) sessions: Vec<Bytes>,
+    /// Backfills that ended long ago, or never, by id.
+    #[prost(uint64, repeated, tag = "5")]
+    pub(crate) backfills: Vec<u64>,
+    /// Deleted buckets of which more is to be emptied.
+    #[prost(message, repeated, tag = "6")]
+    pub(crate) emptied: Vec<EmptiedBucket>,
+}
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct EmptiedBucket {
+    #[prost(string, tag = "1")]
+    pub(crate) provider: String,
+    #[prost(string, tag = "2")]
+    pub(crate) bucket: String,
 }
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct TrimmedVersion {

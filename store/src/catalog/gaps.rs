@@ -123,7 +123,7 @@ impl Apply<'_, '_> {
     pub(crate) fn close_gap(&mut self, id: u64, how: &str) -> Result<(), IndexError> {
         let Some(mut row) = self.gap(id)?.filter(|row| row.closed_by.is_empty()) else { return Ok(()) };
         row.closed_by = how.into();
-        row.closed_tick = self.tick;
+        (row.closed_tick, row.closed_unix) = (self.tick, self.unix);
         self.put(GAPS, &gap_key(self.domain, id), &row);
         self.batch.delete(GAPS, &open_key(self.domain, &row.binding, id));
         self.batch.delete(GAPS, &unsettled_key(self.domain, row.span.end.tick, id));

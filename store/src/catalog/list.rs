@@ -81,6 +81,7 @@ impl Catalog {
         let view = self.store().view();
         let found = self.bucket(&view, domain, request)?;
         let limit = page_limit(request.limit);
+        let emptied = objects::emptied_at(&view, found.domain, &found.identity, &found.bucket)?;
         let mut entries = Vec::new();
         for pair in view.scan(KEYS, &found.keys(request)) {
             if entries.len() >= limit {
@@ -95,7 +96,8 @@ impl Catalog {
                 _ if head.alias => continue, // another key's object
                 tick => served_at(&view, &at, tick)?,
             };
-            let Some(row) = version(&view, &at, tick)? else { continue };
+            let was_emptied = tick <= emptied && (request.at_tick == 0 || request.at_tick >= emptied);
+            let Some(row) = version(&view, &at, tick)?.filter(|_| !was_emptied) else { continue };
             if row.kind() == Kind::Object {
                 entries.push(found.entry(&view, &at, &head, row, tick == head.served)?);
             }
@@ -148,7 +150,8 @@ impl Catalog {
         let row = if request.tick != 0 {
             version(&view, &at, request.tick)?
         } else if request.version_id.is_empty() {
-            if head.present { version(&view, &at, head.served)? } else { None }
+            let emptied = objects::emptied_at(&view, at.domain, &at.provider, &at.bucket)?;
+            if head.present && head.served > emptied { version(&view, &at, head.served)? } else { None }
         } else {
             named_version(&view, &at, &request.version_id)?
         };
@@ -375,7 +378,8 @@ pub(crate) fn buckets_of(
 ) -> Result<Vec<v1::BucketEntry>, IndexError> {
     let mut buckets: Vec<v1::BucketEntry> = Vec::new();
     for (name, bucket) in bindings::buckets_at(view, domain, &row.hello, identity)? {
-        let gone = bucket.ended != 0 && bucket.objects == 0;
+        let emptying = objects::emptied_at(view, domain, identity, &name)? != 0;
+        let gone = bucket.ended != 0 && (bucket.objects == 0 || emptying);
         if let Some(name) = bindings::store_bucket(&row.hello, identity, &name).filter(|_| !gone) {
             buckets.push(v1::BucketEntry {
                 name,

@@ -1,14 +1,16 @@
 //! The order of writes, in every interleaving of small cases, against a cloud that knows the truth: what the
-//! catalog shows without a gap is what the cloud has. Writers, sightings, lost answers and a restart of the
-//! store take their steps one at a time; each possible sequence is run from the beginning.
+//! catalog shows without a gap is what the cloud has. Writers of content and of tags, removed versions, multipart
+//! uploads, sightings, lost answers, lapses and a restart of the store take their steps one at a time; each possible
+//! sequence is run from the beginning.
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use hawser_api::v1;
+use hawser_api::v1::write::Change;
 use prost::Message;
 
 use super::apply::apply;
-use super::entry::{ENTRY_VERSION, Entry, Fact, Settled};
+use super::entry::{BackfillBegun, BackfillEnded, ENTRY_VERSION, Entry, Fact, Settled};
 use super::rows::{Address, FAMILIES, KEYS, KeyRow, Kind, Rows, VERSIONS, VersionRow};
 use crate::index::{Batch, Index};
 use crate::names::DomainId;
@@ -26,6 +28,16 @@ enum Actor {
     LateEffect { content: usize },
     /// The store says that the lost write has settled.
     Settles,
+    /// Tags of what is there: head, effect, answer, record. Where nothing is there the cloud refuses it.
+    Tags { sidecar: usize },
+    /// The version that this writer made is removed: head, effect, answer, record. It makes the bucket versioned.
+    Remove { sidecar: usize, of: usize },
+    /// The only part of an upload: head, answer, record. Whoever completes it has seen the answer.
+    Part { sidecar: usize },
+    /// The upload is completed: head, effect, answer, record.
+    Complete { sidecar: usize },
+    /// Bytes pass that nobody looks at, and change the key: it begins, changes, ends.
+    Lapse { sidecar: usize },
     /// A HEAD: head, look, answer and report.
     Head { sidecar: usize },
     /// A page of a listing, likewise.
@@ -40,10 +52,22 @@ enum Actor {
 const AHEAD: u64 = 100;
 
 impl Actor {
+    /// Whether a HEAD at the end would not tell everything that it did: a backfill does.
+    fn is_more_than_content(&self) -> bool {
+        matches!(
+            self,
+            Actor::Tags { .. }
+                | Actor::Remove { .. }
+                | Actor::Part { .. }
+                | Actor::Complete { .. }
+                | Actor::Lapse { .. }
+        )
+    }
+
     fn steps(self) -> usize {
         match self {
-            Actor::Write { .. } => 4,
-            Actor::Head { .. } | Actor::List { .. } => 3,
+            Actor::Write { .. } | Actor::Tags { .. } | Actor::Remove { .. } | Actor::Complete { .. } => 4,
+            Actor::Head { .. } | Actor::List { .. } | Actor::Part { .. } | Actor::Lapse { .. } => 3,
             Actor::Lost { .. } => 2,
             Actor::LateEffect { .. } | Actor::Settles | Actor::Restart | Actor::Restore => 1,
         }
@@ -56,6 +80,8 @@ struct Progress {
     answer: v1::Stamp,
     /// What a sighting saw: 0 is absence.
     saw: usize,
+    /// And with which tags; of a write of tags, whether it was done.
+    tags: usize,
 }
 
 struct World<'b, 'i> {
@@ -63,6 +89,10 @@ struct World<'b, 'i> {
     at: Address,
     /// The writer whose content the cloud has, counted from 1; 0: the key is absent.
     cloud: usize,
+    /// Whose tags it has; 0: none.
+    tags: usize,
+    /// What a versioned bucket keeps under the key, the current version last: writers, 0 for a marker.
+    kept: Option<Vec<usize>>,
     tick: u64,
     incarnation: u64,
     counters: [u64; 3],
@@ -98,31 +128,112 @@ impl World<'_, '_> {
         apply(self.batch, self.at.domain, self.tick, &entry.encode_to_vec()).unwrap();
     }
 
+    fn record(&mut self, sidecar: usize, progress: Progress, change: Change) {
+        let recorded = v1::Recorded {
+            operation: 0,
+            writes: vec![v1::Write { change: Some(change) }],
+            head: Some(progress.head),
+            answer: Some(progress.answer),
+        };
+        self.commit(sidecar, Fact::Recorded(recorded));
+    }
+
+    /// The cloud takes a write of `content`, 0 for a delete.
+    fn take(&mut self, content: usize) {
+        (self.cloud, self.tags) = (content, 0);
+        if let Some(kept) = &mut self.kept {
+            kept.push(content);
+        }
+    }
+
     fn step(&mut self, number: usize, actor: Actor, step: usize, progress: &mut Progress) {
         match (actor, step) {
             (
                 Actor::Write { sidecar, .. }
+                | Actor::Tags { sidecar }
+                | Actor::Remove { sidecar, .. }
+                | Actor::Part { sidecar }
+                | Actor::Complete { sidecar }
                 | Actor::Lost { sidecar }
                 | Actor::Head { sidecar }
                 | Actor::List { sidecar },
                 0,
             ) => progress.head = self.stamp(sidecar),
-            (Actor::Write { delete, .. }, 1) => self.cloud = if delete { 0 } else { number + 1 },
-            (Actor::Write { sidecar, .. }, 2) => progress.answer = self.stamp(sidecar),
+            (Actor::Write { delete, .. }, 1) => self.take(if delete { 0 } else { number + 1 }),
+            (Actor::Complete { .. }, 1) => self.take(number + 1),
+            (Actor::Tags { .. }, 1) => {
+                progress.tags = usize::from(self.cloud != 0);
+                if self.cloud != 0 {
+                    self.tags = number + 1;
+                }
+            }
+            (Actor::Remove { of, .. }, 1) => {
+                let kept = self.kept.as_mut().expect("its bucket keeps versions");
+                kept.retain(|writer| *writer != of + 1);
+                self.cloud = kept.last().copied().unwrap_or(0);
+            }
+            (
+                Actor::Write { sidecar, .. }
+                | Actor::Tags { sidecar }
+                | Actor::Remove { sidecar, .. }
+                | Actor::Complete { sidecar },
+                2,
+            )
+            | (Actor::Part { sidecar }, 1) => progress.answer = self.stamp(sidecar),
             (Actor::Write { sidecar, delete }, _) => {
                 let object = Some(self.at.object());
+                let version_id = if self.kept.is_some() { etag(number + 1) } else { String::new() };
                 let change = if delete {
-                    v1::write::Change::Delete(v1::DeleteObject { object, ..v1::DeleteObject::default() })
+                    let marker = (self.kept.is_some(), version_id);
+                    Change::Delete(v1::DeleteObject {
+                        object,
+                        delete_marker: marker.0,
+                        marker_version_id: marker.1,
+                        ..v1::DeleteObject::default()
+                    })
                 } else {
-                    v1::write::Change::Put(put(object, number + 1))
+                    Change::Put(v1::PutObject { version_id, ..put(object, number + 1) })
                 };
-                let recorded = v1::Recorded {
-                    operation: 0,
-                    writes: vec![v1::Write { change: Some(change) }],
-                    head: Some(progress.head),
-                    answer: Some(progress.answer),
+                self.record(sidecar, *progress, change);
+            }
+            (Actor::Tags { sidecar }, _) => {
+                let tags = [("t".to_owned(), (number + 1).to_string())].into_iter().collect();
+                let change =
+                    Change::SetTags(v1::SetTags { object: Some(self.at.object()), version_id: String::new(), tags });
+                if progress.tags == 1 {
+                    self.record(sidecar, *progress, change);
+                }
+            }
+            (Actor::Remove { sidecar, of }, _) => {
+                let (object, version_id) = (Some(self.at.object()), etag(of + 1));
+                let delete = v1::DeleteObject { object, version_id, ..v1::DeleteObject::default() };
+                self.record(sidecar, *progress, Change::Delete(delete));
+            }
+            (Actor::Part { sidecar }, _) => {
+                let body = put(None, LOST).body;
+                let (object, upload_id, etag) = (Some(self.at.object()), "u".into(), "p".into());
+                let part = v1::UploadPart { object, upload_id, part_number: 1, body, etag };
+                self.record(sidecar, *progress, Change::Part(part));
+            }
+            (Actor::Complete { sidecar }, _) => {
+                let complete = v1::CompleteUpload {
+                    object: Some(self.at.object()),
+                    upload_id: "u".into(),
+                    parts: vec![v1::CompletedPart { part_number: 1, etag: "p".into() }],
+                    etag: etag(number + 1),
+                    ..v1::CompleteUpload::default()
                 };
-                self.commit(sidecar, Fact::Recorded(recorded));
+                self.record(sidecar, *progress, Change::Complete(complete));
+            }
+            (Actor::Lapse { sidecar }, 0) => {
+                let begin = Some(self.stamp(sidecar));
+                let open = v1::GapOpen { lapse: 1, reason: "Http2".into(), begin, ..v1::GapOpen::default() };
+                self.commit(sidecar, Fact::GapOpen(open));
+            }
+            (Actor::Lapse { .. }, 1) => self.take(LOST),
+            (Actor::Lapse { sidecar }, _) => {
+                let end = Some(self.stamp(sidecar));
+                self.commit(sidecar, Fact::GapClose(v1::GapClose { lapse: 1, end }));
             }
             (Actor::Lost { sidecar }, _) => {
                 let end = self.stamp(sidecar);
@@ -142,7 +253,7 @@ impl World<'_, '_> {
                 self.commit(2, Fact::Settled(Settled { through_tick: self.tick }));
                 self.settled = true;
             }
-            (Actor::Head { .. } | Actor::List { .. }, 1) => progress.saw = self.cloud,
+            (Actor::Head { .. } | Actor::List { .. }, 1) => (progress.saw, progress.tags) = (self.cloud, self.tags),
             (Actor::Head { sidecar } | Actor::List { sidecar }, _) => {
                 progress.answer = self.stamp(sidecar);
                 self.sight(sidecar, *progress, matches!(actor, Actor::List { .. }));
@@ -160,6 +271,8 @@ impl World<'_, '_> {
             object: Some(self.at.object()),
             absent: progress.saw == 0,
             etag: if progress.saw == 0 { String::new() } else { etag(progress.saw) },
+            metadata: (!listing).then(|| v1::Metadata { headers_known: true, ..v1::Metadata::default() }),
+            tag_count: u64::from(progress.tags != 0),
             ..v1::Sighting::default()
         };
         let sightings = v1::Sightings {
@@ -169,6 +282,52 @@ impl World<'_, '_> {
             objects: vec![sighting],
         };
         self.commit(sidecar, Fact::Sightings(sightings));
+    }
+
+    /// A complete backfill, once everything has settled: it reads what the cloud has, or finds nothing.
+    fn backfill(&mut self) {
+        self.commit(2, Fact::Settled(Settled { through_tick: self.tick }));
+        let (provider, begin_tick) = (self.at.provider.clone(), self.tick);
+        let begun = BackfillBegun { provider, begin_tick, ..BackfillBegun::default() };
+        self.commit(2, Fact::BackfillBegun(begun));
+        let (backfill, object) = (self.tick, Some(self.at.object()));
+        if self.cloud == 0 {
+            let absent = v1::ConfirmAbsentRequest { backfill, object, begin_tick, ..Default::default() };
+            self.commit(2, Fact::Absent(absent));
+        } else {
+            let (head, answer) = (Some(self.stamp(2)), Some(self.stamp(2)));
+            let put = put(object, self.cloud);
+            let tags = match self.tags {
+                0 => Default::default(),
+                tags => [("t".to_owned(), tags.to_string())].into_iter().collect(),
+            };
+            let metadata = Some(v1::Metadata { tags, tags_known: true, ..put.metadata.unwrap() });
+            let (object, etag, body) = (put.object, put.etag, put.body);
+            let read = v1::ObservedRead {
+                head,
+                answer,
+                object,
+                etag,
+                body,
+                metadata,
+                total_length: 1,
+                backfill,
+                ..Default::default()
+            };
+            self.commit(2, Fact::Read(read));
+        }
+        self.commit(2, Fact::BackfillEnded(BackfillEnded { backfill, complete: true }));
+    }
+
+    /// What the catalog shows: the ETag, empty for absence, and the tags; and whether it is in doubt.
+    fn shown_with_tags(&self) -> (String, String, bool) {
+        let (etag, doubt) = self.shown();
+        let head: KeyRow = self.batch.row(KEYS, &self.at.head()).unwrap().unwrap_or_default();
+        let row: VersionRow = self.batch.row(VERSIONS, &self.at.at(head.served)).unwrap().unwrap_or_default();
+        let tags = row.metadata.tags.get("t").cloned().unwrap_or_default();
+        let of_binding = super::backfill::open(&*self.batch, self.at.domain, "b").unwrap();
+        let of_binding = of_binding.iter().any(|gap| gap.scope == "Binding");
+        (if row.is_present() { etag } else { String::new() }, tags, doubt || of_binding)
     }
 
     /// What the catalog shows: the writer, 0 for absence, and whether it is in doubt.
@@ -250,7 +409,17 @@ fn possible(actors: &[Actor], order: &[usize]) -> bool {
             order.iter().enumerate().filter(|(_, at)| **at == number).nth(3).map(|(place, _)| place)
         });
     let told_later = told.into_iter().all(|told| follows(told, restore));
-    follows(effect, head) && follows(settles, gap) && follows(settles, effect) && told_later
+    // A client completes what it has an answer for.
+    let part = place(|actor| matches!(actor, Actor::Part { .. }), 1);
+    let complete = place(|actor| matches!(actor, Actor::Complete { .. }), 0);
+    // It names a version that it was told of.
+    let made = actors.iter().find_map(|actor| match actor {
+        Actor::Remove { of, .. } => order.iter().enumerate().filter(|(_, at)| *at == of).nth(2).map(|(place, _)| place),
+        _ => None,
+    });
+    let removes = place(|actor| matches!(actor, Actor::Remove { .. }), 0);
+    let known = follows(complete, part) && follows(removes, made);
+    follows(effect, head) && follows(settles, gap) && follows(settles, effect) && told_later && known
 }
 
 /// Runs one sequence; true when it ends with an open gap.
@@ -265,6 +434,8 @@ fn run(batch: &mut Batch<'_>, actors: &[Actor], order: &[usize], run: usize, dea
         batch,
         at,
         cloud: 0,
+        tags: 0,
+        kept: actors.iter().any(|actor| matches!(actor, Actor::Remove { .. })).then(Vec::new),
         tick: if actors.contains(&Actor::Restore) { AHEAD } else { 0 },
         incarnation: 7,
         counters: [0; 3],
@@ -272,14 +443,32 @@ fn run(batch: &mut Batch<'_>, actors: &[Actor], order: &[usize], run: usize, dea
         lost: None,
         settled: false,
     };
+    if actors.iter().any(|actor| matches!(actor, Actor::Complete { .. })) {
+        let create = v1::CreateUpload { object: Some(world.at.object()), upload_id: "u".into(), metadata: None };
+        world.record(2, Progress::default(), Change::CreateUpload(create));
+    }
     let mut progress = vec![(0, Progress::default()); actors.len()];
     for &number in order {
         let (step, progress) = &mut progress[number];
         world.step(number, actors[number], *step, progress);
         *step += 1;
     }
-    let (shown, doubt) = world.shown();
     let has = if world.cloud == 0 { String::new() } else { etag(world.cloud) };
+    let has_tags = if world.cloud == 0 || world.tags == 0 { String::new() } else { world.tags.to_string() };
+    if actors.iter().any(Actor::is_more_than_content) {
+        let (shown, tags, doubt) = world.shown_with_tags();
+        let same = (&shown, &tags) == (&has, &has_tags);
+        assert!(
+            doubt || same,
+            "the cloud has {has:?} {has_tags:?}, the catalog {shown:?} {tags:?}\n{actors:?}\n{order:?}"
+        );
+        world.deaf = false;
+        world.backfill();
+        let shown = world.shown_with_tags();
+        assert_eq!(shown, (has, has_tags, false), "after a backfill\n{actors:?}\n{order:?}");
+        return doubt;
+    }
+    let (shown, doubt) = world.shown();
     assert!(doubt || shown == has, "the cloud has {has:?}, the catalog says {shown:?}\n{actors:?}\n{order:?}");
 
     // A HEAD by a sidecar that has heard everything, after everything has settled, decides: unless the cloud
@@ -287,7 +476,7 @@ fn run(batch: &mut Batch<'_>, actors: &[Actor], order: &[usize], run: usize, dea
     world.deaf = false;
     world.commit(2, Fact::Settled(Settled { through_tick: u64::MAX - 1 }));
     let head = world.stamp(2);
-    let progress = Progress { head, answer: world.stamp(2), saw: world.cloud };
+    let progress = Progress { head, answer: world.stamp(2), saw: world.cloud, tags: 0 };
     world.sight(2, progress, false);
     let (shown, still) = world.shown();
     if world.cloud == LOST {
@@ -362,6 +551,40 @@ fn a_repeated_put_that_arrives_late_does_not_hide_behind_its_first_attempt() {
     let actors = [write(0), Actor::Lost { sidecar: 0 }, again, Actor::Settles, Actor::Head { sidecar: 2 }, write(1)];
     let (runs, in_doubt) = every_interleaving_after(1, &actors, false);
     assert!(runs > 5_000 && in_doubt > 0, "{in_doubt} of {runs}");
+}
+
+#[test]
+fn tags_that_are_written_among_writes_are_the_clouds_or_in_doubt() {
+    for (case, actors) in [
+        ("one sidecar", vec![write(0), Actor::Tags { sidecar: 0 }, write(0)]),
+        ("two sidecars", vec![write(0), Actor::Tags { sidecar: 1 }]),
+        ("of what is deleted", vec![write(0), Actor::Tags { sidecar: 1 }, Actor::Write { sidecar: 0, delete: true }]),
+    ] {
+        let (runs, in_doubt) = every_interleaving(&actors, false);
+        assert!(in_doubt > 0 && in_doubt < runs, "{case}: {in_doubt} of {runs}");
+    }
+}
+
+#[test]
+fn a_removed_version_uncovers_the_one_before_it_or_leaves_doubt() {
+    for (case, sidecar) in [("one sidecar", 0), ("two sidecars", 1)] {
+        let (runs, in_doubt) = every_interleaving(&[write(0), write(0), Actor::Remove { sidecar, of: 1 }], false);
+        assert!(runs > 1_000 && in_doubt < runs, "{case}: {in_doubt} of {runs}");
+    }
+}
+
+#[test]
+fn an_upload_is_its_parts_in_whatever_order_their_records_come() {
+    let (part, complete) = (Actor::Part { sidecar: 0 }, Actor::Complete { sidecar: 1 });
+    let (runs, in_doubt) = every_interleaving(&[part, complete, write(0)], false);
+    assert!(runs > 1_000 && in_doubt > 0 && in_doubt < runs, "{in_doubt} of {runs}");
+}
+
+#[test]
+fn what_changes_during_a_lapse_is_in_doubt_until_a_backfill_has_read_it() {
+    let (runs, in_doubt) =
+        every_interleaving(&[write(0), Actor::Lapse { sidecar: 1 }, Actor::Head { sidecar: 2 }], false);
+    assert_eq!((runs, in_doubt), (4_200, 4_200), "nobody knows what passed");
 }
 
 #[test]

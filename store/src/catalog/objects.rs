@@ -5,9 +5,11 @@ use bytes::Bytes;
 use hawser_api::{GapReason, GapScope, v1};
 
 use super::apply::Apply;
+use super::entry::EmptiedBucket;
 use super::rows::{
-    Address, BucketRow, CHANGES, Extent, FACTS, GapRow, HISTORY, KEYS, KeyBytes, KeyRow, Kind, MANIFESTS, ManifestRow,
-    Origin, RemovedRow, RemovedVersion, Rows, TotalsRow, VERSIONS, VersionRow, bucket, decode, tick_of,
+    Address, BucketRow, CHANGES, EmptyingRow, Extent, FACTS, GapRow, HISTORY, KEYS, KeyBytes, KeyRow, Kind, MANIFESTS,
+    ManifestRow, Origin, RemovedRow, RemovedVersion, Rows, TotalsRow, VERSIONS, VersionRow, bucket, decode, take_text,
+    tick_of,
 };
 use crate::index::IndexError;
 use crate::order::{self, Span};
@@ -20,6 +22,12 @@ const PAST_MAX: usize = 64;
 /// Removed versions of a key that are remembered in case their records are still to come: more than a key
 /// has writes on their way.
 const REMOVED_MAX: usize = 64;
+
+/// Keys of a deleted bucket in one entry: some 10 MB of rows.
+pub(crate) const EMPTIED_MAX: usize = 10_000;
+
+/// Deleted buckets that are emptied at once.
+const EMPTYING_MAX: usize = 4;
 
 /// What S3 calls the version that a bucket without versioning keeps.
 const NULL_VERSION: &str = "null";
@@ -217,12 +225,12 @@ impl Apply<'_, '_> {
             _ => return self.metadata_in_doubt(&at, "metadata of one of several versions", span),
         };
         if base.kind() != Kind::Object {
-            // Something was there to be changed after the object had gone.
+            // Something was there to be changed: after the object had gone, or else nobody knows.
             if order::precedes(&base.span, span) {
                 let gap = self.key_gap(&at, GapReason::UnseenVersion, "metadata changed of what was gone", span);
-                self.open_gap(gap)?;
+                return self.open_gap(gap).map(drop);
             }
-            return Ok(());
+            return self.metadata_in_doubt(&at, "metadata of what was there before it was gone, or after", span);
         }
         let extents = self.manifest(&at, base.tick)?;
         let mut row = base.clone();
@@ -354,18 +362,41 @@ impl Apply<'_, '_> {
         row.begun = row.begun.max(1);
         self.put(FACTS, &key, &row);
         // A bucket is deleted only when it is empty: what the copy still shows went unseen.
-        let stem = bucket(self.domain, &change.provider, &change.bucket);
-        let mut shown = Vec::new();
-        for pair in self.batch.scan(KEYS, &stem.keys()) {
+        let emptying = EmptyingRow { span: span.clone(), tick: self.tick, after: Bytes::new() };
+        self.put(FACTS, &emptying_key(self.domain, &change.provider, &change.bucket), &emptying);
+        self.empty(&change.provider, &change.bucket)
+    }
+
+    /// Tombstones the next keys of a deleted bucket: so many that one entry stays small, whatever the bucket held.
+    /// What is not done yet is not shown either ([`emptied_at`]).
+    pub(crate) fn empty(&mut self, provider: &str, name: &str) -> Result<(), IndexError> {
+        let pending = emptying_key(self.domain, provider, name);
+        let Some(mut row) = self.batch.row::<EmptyingRow>(FACTS, &pending)? else { return Ok(()) };
+        let stem = bucket(self.domain, provider, name);
+        let keys = stem.keys();
+        let keys = if row.after.is_empty() { keys } else { keys.after(&stem.clone().bytes(&row.after).0) };
+        let (mut shown, mut seen, mut last) = (Vec::new(), 0, None);
+        for pair in self.batch.scan(KEYS, &keys).take(EMPTIED_MAX) {
             let (key, value) = pair?;
-            if decode::<KeyRow>(KEYS, &value)?.present {
-                shown.push(Bytes::copy_from_slice(&key[stem.0.len()..]));
+            let key = Bytes::copy_from_slice(&key[stem.0.len()..]);
+            let head: KeyRow = decode(KEYS, &value)?;
+            if head.present && head.served <= row.tick {
+                shown.push(key.clone());
             }
+            (seen, last) = (seen + 1, Some(key));
         }
+        let done = seen < EMPTIED_MAX;
         for key in shown {
-            let object = v1::ObjectRef { provider: change.provider.clone(), bucket: change.bucket.clone(), key };
-            let new = self.version(Kind::Tombstone, span, v1::Metadata::default(), Vec::new());
-            self.place(&Address::of(self.domain, &object), new)?;
+            let at = Address { domain: self.domain, provider: provider.into(), bucket: name.into(), key };
+            let new = self.version(Kind::Tombstone, &row.span, v1::Metadata::default(), Vec::new());
+            self.place(&at, new)?;
+        }
+        match last.filter(|_| !done) {
+            Some(last) => {
+                row.after = last;
+                self.put(FACTS, &pending, &row);
+            }
+            None => self.batch.delete(FACTS, &pending),
         }
         Ok(())
     }
@@ -532,6 +563,33 @@ pub(crate) fn extents_of(body: Option<&v1::Body>) -> Vec<Extent> {
         }],
         _ => Vec::new(),
     }
+}
+
+/// The tick up to which nothing of a bucket is shown, as it was deleted and is not all tombstoned yet; 0 for others.
+pub(crate) fn emptied_at(
+    rows: &impl Rows,
+    domain: crate::names::DomainId,
+    provider: &str,
+    bucket: &str,
+) -> Result<u64, IndexError> {
+    Ok(rows.row::<EmptyingRow>(FACTS, &emptying_key(domain, provider, bucket))?.map_or(0, |row| row.tick))
+}
+
+/// Deleted buckets of a domain that are not all tombstoned yet, a few of them.
+pub(crate) fn emptying(rows: &impl Rows, domain: crate::names::DomainId) -> Result<Vec<EmptiedBucket>, IndexError> {
+    let (stem, mut pending) = (KeyBytes::letter(b'E', domain), Vec::new());
+    for pair in rows.scan(FACTS, &stem.keys()).take(EMPTYING_MAX) {
+        let (key, _) = pair?;
+        let Some((provider, rest)) = take_text(&key[stem.0.len()..]) else { continue };
+        let Some((bucket, _)) = take_text(rest) else { continue };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        pending.push(EmptiedBucket { provider: text(provider), bucket: text(bucket) });
+    }
+    Ok(pending)
+}
+
+fn emptying_key(domain: crate::names::DomainId, provider: &str, bucket: &str) -> Vec<u8> {
+    KeyBytes::letter(b'E', domain).text(provider.as_bytes()).text(bucket.as_bytes()).0
 }
 
 pub(crate) fn bucket_key(domain: crate::names::DomainId, provider: &str, bucket: &str) -> Vec<u8> {

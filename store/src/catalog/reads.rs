@@ -1,6 +1,7 @@
 //! What the cloud's answers to reads teach: a sighting settles what is in doubt, content that was read
 //! becomes known. A read never makes a gap, unless it shows that something changed unseen.
 
+use bytes::Bytes;
 use hawser_api::{GapReason, v1};
 
 use super::apply::Apply;
@@ -16,8 +17,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) etag: &'a str,
     pub(crate) version_id: &'a str,
     pub(crate) listing: bool,
-    /// Where the answer held it.
-    pub(crate) metadata: Option<&'a v1::Metadata>,
+    /// Where the answer showed it, and how many tags there are.
+    pub(crate) metadata: Option<(&'a v1::Metadata, u64)>,
 }
 
 /// What a sighting means.
@@ -42,7 +43,7 @@ impl Apply<'_, '_> {
                 etag: &sighting.etag,
                 version_id: &sighting.version_id,
                 listing: sightings.listing,
-                metadata: None,
+                metadata: sighting.metadata.as_ref().map(|metadata| (metadata, sighting.tag_count)),
             };
             self.see(&at, &seen, &span)?;
         }
@@ -105,7 +106,11 @@ impl Apply<'_, '_> {
         // The newest candidate among them, else the newest.
         let of_candidates = matching.iter().filter(|row| head.candidates.contains(&row.tick));
         let chosen = of_candidates.max_by_key(|row| row.tick).or(matching.iter().max_by_key(|row| row.tick));
-        Ok(chosen.map_or(Verdict::Nothing, |row| Verdict::Decides { tick: row.tick, gaps: closes }))
+        let Some(row) = chosen else { return Ok(Verdict::Nothing) };
+        // A lost write of the same bytes shows under the same ETag: only its metadata would tell.
+        let is_told = |gap: &&GapRow| names_another(gap, seen.etag) || is_shown(seen, row);
+        let gaps: Vec<u64> = closable.into_iter().filter(is_told).map(|gap| gap.id).collect();
+        Ok(if gaps.is_empty() { Verdict::Nothing } else { Verdict::Decides { tick: row.tick, gaps } })
     }
 
     /// Recorded versions that an answer may have shown.
@@ -126,8 +131,7 @@ impl Apply<'_, '_> {
         }
         versions.retain(|row| {
             let version = seen.version_id.is_empty() || row.version_id.is_empty() || seen.version_id == row.version_id;
-            let metadata = seen.metadata.is_none_or(|metadata| same_metadata(metadata, &row.metadata, true));
-            row.kind() == Kind::Object && row.etag == seen.etag && version && metadata && !seen.etag.is_empty()
+            row.kind() == Kind::Object && row.etag == seen.etag && version && !seen.etag.is_empty()
         });
         if !seen.version_id.is_empty() && versions.iter().any(|row| row.version_id == seen.version_id) {
             versions.retain(|row| row.version_id == seen.version_id);
@@ -206,6 +210,10 @@ impl Apply<'_, '_> {
             }
             Some(row) => {
                 let tick = row.tick;
+                // Without its tags, an application's answer is no more than its head was as a sighting.
+                let told = |gap: &&GapRow| read.backfill != 0 || names_another(gap, &read.etag) || shows_content(gap);
+                let told: Vec<u64> = in_doubt.iter().filter(told).map(|gap| gap.id).collect();
+                let closes = closes.into_iter().filter(|id| told.contains(id)).collect();
                 self.decided(&at, tick, closes, &span)?;
             }
             None => {
@@ -295,6 +303,39 @@ impl Apply<'_, '_> {
 fn decides(candidates: &[VersionRow], sighting: &Span) -> bool {
     let spans: Vec<&Span> = candidates.iter().map(|row| &row.span).collect();
     order::decides(sighting, &spans)
+}
+
+/// Whether what a gap may hide cannot be the content of this ETag with other metadata.
+fn names_another(gap: &GapRow, etag: &str) -> bool {
+    let is_of_versions = GapReason::from_wire(&gap.reason) == GapReason::Concurrent; // all of them are recorded
+    is_of_versions || (!gap.etag.is_empty() && gap.etag != etag)
+}
+
+/// Whether a read closes a gap by the content that it shows.
+fn shows_content(gap: &GapRow) -> bool {
+    matches!(GapReason::from_wire(&gap.reason), GapReason::Damaged | GapReason::UnseenVersion)
+}
+
+/// Whether an answer shows the metadata of a version: all that it can show, and no tags on either side, whose values
+/// it does not show.
+fn is_shown(seen: &Seen<'_>, row: &VersionRow) -> bool {
+    let Some((metadata, tag_count)) = seen.metadata else { return false };
+    let class = |metadata: &v1::Metadata, name: &str| -> Option<Bytes> {
+        metadata.headers.iter().find(|header| header.name == name).map(|header| header.value.clone())
+    };
+    // What a cloud says where the write said nothing.
+    let by_default = |name: &str, defaults: &[&str]| match (class(metadata, name), class(&row.metadata, name)) {
+        (Some(shown), None) => defaults.iter().any(|default| shown == default.as_bytes()),
+        (None, Some(written)) => defaults.iter().any(|default| written == default.as_bytes()),
+        _ => true, // compared below
+    };
+    let known = metadata.headers_known && row.metadata.headers_known;
+    known
+        && by_default("content-type", &["binary/octet-stream", "application/octet-stream"])
+        && by_default("x-amz-storage-class", &["STANDARD"])
+        && same_metadata(metadata, &row.metadata, true)
+        && tag_count == 0
+        && row.metadata.tags.is_empty()
 }
 
 fn shows_tags(read: &v1::ObservedRead) -> bool {

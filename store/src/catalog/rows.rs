@@ -376,6 +376,9 @@ pub(crate) struct GapRow {
     /// it, nor does a read that shows no tags.
     #[prost(bool, tag = "17")]
     pub(crate) of_metadata: bool,
+    /// For people, and to be forgotten some time after.
+    #[prost(int64, tag = "18")]
+    pub(crate) closed_unix: i64,
 }
 
 /// Versions of one key that the cloud removed before their records came, the latest last.
@@ -465,9 +468,6 @@ pub(crate) struct BindingRow {
     pub(crate) coverage: std::collections::BTreeMap<String, v1::Coverage>,
     #[prost(int64, tag = "5")]
     pub(crate) created_unix: i64,
-}
-/// A provider came into force.
-#[derive(Clone, PartialEq, Message)]
     /// Of a cluster's binding: `metadata.uid`, as the operator told it last.
     #[prost(string, tag = "10")]
     pub(crate) uid: String,
@@ -476,6 +476,9 @@ pub(crate) struct BindingRow {
     /// The operator says that the binding is no more.
     #[prost(bool, tag = "12")]
     pub(crate) forgotten: bool,
+}
+/// A provider came into force.
+#[derive(Clone, PartialEq, Message)]
 pub(crate) struct ForceRow {
     #[prost(string, tag = "1")]
     pub(crate) provider: String,
@@ -506,6 +509,20 @@ pub(crate) struct BucketRow {
     /// The tick at which it ended; 0 while it is open.
     #[prost(uint64, tag = "6")]
     pub(crate) ended: u64,
+}
+
+/// A deleted bucket whose keys are not all tombstoned yet.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EmptyingRow {
+    /// Of the delete.
+    #[prost(message, required, tag = "1")]
+    pub(crate) span: Span,
+    /// Its tick: what is shown from later ones is of the bucket's next incarnation.
+    #[prost(uint64, tag = "2")]
+    pub(crate) tick: u64,
+    /// Keys up to this one are done.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(crate) after: Bytes,
 }
 
 /// One backfill.

@@ -8,7 +8,9 @@ use prost::Message;
 
 use super::apply::{Answer, apply};
 use super::entry::{BackfillBegun, BackfillEnded, ENTRY_VERSION, Entry, Fact, Lost, Reconciled, Settled, Trimmed};
-use super::rows::{Address, BucketRow, FACTS, FAMILIES, KEYS, KeyRow, Rows, VERSIONS, VersionRow, decode};
+use super::rows::{
+    Address, BucketRow, FACTS, FAMILIES, GAPS, HISTORY, KEYS, KeyBytes, KeyRow, Rows, VERSIONS, VersionRow, decode,
+};
 use super::{backfill, bindings, gaps, objects, retention};
 use crate::index::{Batch, Index};
 use crate::names::DomainId;
@@ -66,6 +68,14 @@ fn put(key: &str, etag: &str, version_id: &str) -> Change {
         etag: etag.into(),
         version_id: version_id.into(),
     })
+}
+
+fn metadata(headers: &[(&str, &str)]) -> v1::Metadata {
+    let header = |(name, value): &(&str, &str)| v1::Header {
+        name: (*name).to_owned(),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    v1::Metadata { headers: headers.iter().map(header).collect(), headers_known: true, ..v1::Metadata::default() }
 }
 
 fn delete(key: &str, version_id: &str) -> Change {
@@ -130,12 +140,19 @@ impl Told<'_, '_> {
         head
     }
 
+    /// A HEAD whose answer shows an object without headers of its own and without tags.
     fn head(&mut self, key: &str, etag: &str) {
+        self.head_of(key, etag, Some(metadata(&[])), 0);
+    }
+
+    fn head_of(&mut self, key: &str, etag: &str, metadata: Option<v1::Metadata>, tag_count: u64) {
         let (head, answer) = (self.stamp(), self.stamp());
         let sighting = v1::Sighting {
             object: Some(object(key)),
             absent: etag.is_empty(),
             etag: etag.into(),
+            metadata,
+            tag_count,
             ..v1::Sighting::default()
         };
         self.commit(Fact::Sightings(v1::Sightings { head, answer, listing: false, objects: vec![sighting] }));
@@ -277,6 +294,49 @@ fn an_etag_closes_no_gap_of_metadata() {
         let backfill = told.commit(Fact::BackfillBegun(begun)).id;
         told.commit(Fact::BackfillEnded(BackfillEnded { backfill, complete: true }));
         assert_eq!(told.gaps().len(), 1, "what is there has to be read");
+    });
+}
+
+#[test]
+fn a_lost_put_of_the_same_bytes_hides_behind_no_etag() {
+    let shown = |headers: &[(&str, &str)]| Some(metadata(headers));
+    let rows = [
+        ("its metadata are shown as they were", shown(&[("x-amz-meta-a", "1")]), 0, true),
+        ("with what a cloud adds", shown(&[("x-amz-meta-a", "1"), ("content-type", "binary/octet-stream")]), 0, true),
+        ("other metadata", shown(&[("x-amz-meta-a", "2")]), 0, false),
+        ("a type that no cloud adds", shown(&[("x-amz-meta-a", "1"), ("content-type", "text/html")]), 0, false),
+        ("tags", shown(&[("x-amz-meta-a", "1")]), 1, false),
+        ("nothing of its metadata", None, 0, false),
+    ];
+    for (case, shown, tag_count, closed) in rows {
+        for reason in [GapReason::OutcomeUnknown, GapReason::IntentLost, GapReason::Overflow] {
+            told(|told| {
+                let Change::Put(written) = put("k", "e1", "") else { panic!("a put") };
+                told.write(Change::Put(v1::PutObject {
+                    metadata: Some(metadata(&[("x-amz-meta-a", "1")])),
+                    ..written
+                }));
+                told.gap_of("k", reason, "put");
+                told.settle();
+                told.head_of("k", "e1", shown.clone(), tag_count);
+                assert_eq!(told.gaps().is_empty(), closed, "{reason}: the answer shows {case}");
+            });
+        }
+    }
+    told(|told| {
+        told.write(put("k", "e1", ""));
+        let (head, end) = (told.stamp(), told.stamp());
+        told.commit(Fact::Gap(v1::GapFound {
+            scope: "Key".into(),
+            object: Some(object("k")),
+            reason: GapReason::StoreAway.as_str().into(),
+            etag: "e2".into(),
+            head,
+            end,
+            ..v1::GapFound::default()
+        }));
+        told.head_of("k", "e1", None, 0);
+        assert!(told.gaps().is_empty(), "what was lost had other bytes, and is not there");
     });
 }
 
@@ -622,7 +682,7 @@ fn a_backfill_tombstones_what_is_gone_and_nothing_newer() {
         told.commit(Fact::Reconciled(Reconciled { ..compared.entry }));
         let confirm = |told: &mut Told<'_, '_>, key: &str, found: bool| {
             let object = Some(object(key));
-            let absent = v1::ConfirmAbsentRequest { lease: None, backfill, object, found, begin_tick };
+            let absent = v1::ConfirmAbsentRequest { backfill, object, found, begin_tick, ..Default::default() };
             told.commit(Fact::Absent(absent)).refused
         };
         assert_eq!(confirm(told, "gone", false), "");
@@ -781,6 +841,43 @@ fn retention_lets_old_versions_go_and_keeps_what_is_shown_or_in_doubt() {
 }
 
 #[test]
+fn what_is_past_is_forgotten_and_what_orders_writes_is_not() {
+    let count = |told: &Told<'_, '_>, family, stem: KeyBytes| told.batch.scan(family, &stem.keys()).count();
+    told(|told| {
+        for number in 1..=5 {
+            told.write(put("k", &format!("e{number}"), ""));
+        }
+        told.write(delete("k", ""));
+        told.gap("closed", GapReason::Overflow);
+        told.write(put("closed", "e1", ""));
+        told.entry(1, Fact::Abandoned(v1::Abandoned { operation: 0 }));
+        told.session = 2;
+        let head = told.stamp();
+        let intent = v1::Intent { operation: 1, object: Some(object("k")), head, ..v1::Intent::default() };
+        told.entry(1, Fact::Intent(intent));
+        told.session = 1;
+        for complete in [false, true] {
+            let begun = BackfillBegun { provider: PROVIDER.into(), begin_tick: told.tick, ..BackfillBegun::default() };
+            let backfill = told.commit(Fact::BackfillBegun(begun)).id;
+            if complete {
+                told.commit(Fact::BackfillEnded(BackfillEnded { backfill, complete }));
+            }
+        }
+        told.gap("open", GapReason::Overflow);
+        let due = retention::due(&*told.batch, domain(), told.unix + retention::PAST_SECONDS).unwrap();
+        assert_eq!((due.versions.len(), due.count()), (4, 4), "not yet: {due:?}");
+        let due = retention::due(&*told.batch, domain(), told.unix + retention::PAST_SECONDS + 1).unwrap();
+        assert_eq!((due.gaps.len(), due.sessions.len(), due.backfills.len()), (1, 1, 2), "{due:?}");
+        told.commit(Fact::Trimmed(due));
+        assert_eq!(count(told, GAPS, KeyBytes::letter(b'g', domain())), 1, "the open gap stays");
+        assert_eq!(count(told, FACTS, KeyBytes::letter(b'S', domain())), 1, "so does a session with an open intent");
+        assert_eq!(count(told, FACTS, KeyBytes::letter(b'F', domain())), 0);
+        assert_eq!(count(told, HISTORY, at("k").stem()), 2, "as many as versions are left");
+        assert_eq!((told.shown("k"), told.gaps()), (String::new(), vec!["Overflow".to_owned()]));
+    });
+}
+
+#[test]
 fn an_upload_outlives_its_last_part_by_a_week() {
     told(|told| {
         let create = v1::CreateUpload { object: Some(object("k")), upload_id: "u".into(), metadata: None };
@@ -902,5 +999,38 @@ fn a_deleted_bucket_shows_nothing_and_a_new_one_begins_empty() {
         assert_eq!((told.shown("k"), told.bucket().objects), (String::new(), 0));
         told.write(bucket(false));
         assert!(told.bucket().begun > begun && told.bucket().ended == 0);
+    });
+}
+
+#[test]
+fn a_large_bucket_is_emptied_entry_by_entry_and_what_is_written_meanwhile_stays() {
+    told(|told| {
+        let bucket =
+            |deleted| Change::Bucket(v1::BucketChange { provider: PROVIDER.into(), bucket: "photos".into(), deleted });
+        let count = objects::EMPTIED_MAX as u64 + 10;
+        for number in 0..count {
+            told.write(put(&format!("k{number:06}"), "e1", ""));
+        }
+        told.write(bucket(true));
+        let deleted = told.tick;
+        assert_eq!(told.bucket().objects, 10, "one entry does not touch more");
+        let emptied = objects::emptied_at(&*told.batch, domain(), PROVIDER, "photos").unwrap();
+        assert_eq!(emptied, deleted, "up to here nothing is shown");
+        told.write(bucket(false));
+        let last = format!("k{:06}", count - 1);
+        told.write(put(&last, "e2", ""));
+        let mut entries = 0;
+        loop {
+            let emptied = objects::emptying(&*told.batch, domain()).unwrap();
+            if emptied.is_empty() {
+                break;
+            }
+            told.commit(Fact::Trimmed(Trimmed { emptied, ..Trimmed::default() }));
+            entries += 1;
+            assert!(entries < 5, "it ends");
+        }
+        assert_eq!((told.bucket().objects, told.shown(&last)), (1, "e2".into()));
+        assert_eq!(told.shown(&format!("k{:06}", count - 2)), "");
+        assert_eq!(objects::emptied_at(&*told.batch, domain(), PROVIDER, "photos").unwrap(), 0);
     });
 }

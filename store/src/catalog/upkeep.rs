@@ -56,7 +56,7 @@ impl Catalog {
         for domain in self.store().domains() {
             loop {
                 let due = retention::due(&self.store().view(), domain.id(), now_unix())?;
-                let count = due.versions.len() + due.uploads.len();
+                let count = due.count();
                 if count == 0 {
                     break;
                 }

@@ -13,10 +13,12 @@ use hawser_api::v1::control_down::Message as Down;
 use hawser_api::v1::control_up::Message as Up;
 use hawser_api::v1::receipt::Verdict;
 use hawser_api::{GapReason, GapScope, v1};
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::inflow::Share;
 use super::prepare::{Prepared, Speaker};
 use super::{Capture, Service, commit_status};
 use crate::catalog::entry::Fact;
@@ -30,7 +32,8 @@ const ANSWERS_MAX: usize = 256;
 const TICK_EVERY: Duration = Duration::from_secs(1);
 
 type Answers = mpsc::Sender<Result<v1::ControlDown, Status>>;
-type Preparing = Pin<Box<dyn Future<Output = Result<(u64, Prepared), Status>> + Send>>;
+type Preparing = Pin<Box<dyn Future<Output = Result<(u64, Prepared, Share), Status>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = (v1::ControlUp, Share)> + Send>>;
 type Committing = Pin<Box<dyn Future<Output = Result<(u64, Verdict), Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -85,33 +88,51 @@ impl v1::capture_server::Capture for Capture {
 async fn listen(speaker: &Arc<Speaker>, mut up: Streaming<v1::ControlUp>, answers: &Answers) -> Result<(), Status> {
     let mut preparing: FuturesOrdered<Preparing> = FuturesOrdered::new();
     let mut committing: FuturesOrdered<Committing> = FuturesOrdered::new();
-    let mut held: Option<v1::ControlUp> = None; // waits for all before it to be applied
+    let mut held: Option<(v1::ControlUp, Share)> = None; // waits for all before it to be applied
+    let (mut waiting, mut admitted): (Option<Waiting>, Option<(v1::ControlUp, Share)>) = (None, None); // for room
     let mut open = true;
     let mut closed = std::pin::pin!(speaker.service.closed());
     loop {
-        if let Some(message) = held.take_if(|_| preparing.is_empty() && committing.is_empty()) {
-            preparing.push_back(prepare(speaker, message));
+        match admitted.take() {
+            Some((message, share)) if super::prepare::reads_the_state(&message) => held = Some((message, share)),
+            Some((message, share)) => preparing.push_back(prepare(speaker, message, share)),
+            None => {}
         }
-        if !open && held.is_none() && preparing.is_empty() && committing.is_empty() {
+        if let Some((message, share)) = held.take_if(|_| preparing.is_empty() && committing.is_empty()) {
+            preparing.push_back(prepare(speaker, message, share));
+        }
+        if !open && held.is_none() && waiting.is_none() && preparing.is_empty() && committing.is_empty() {
             return Ok(());
         }
-        let room = open && held.is_none() && preparing.len() + committing.len() < IN_FLIGHT_MAX;
+        let room = open && held.is_none() && waiting.is_none() && preparing.len() + committing.len() < IN_FLIGHT_MAX;
         tokio::select! {
             Some(done) = committing.next(), if !committing.is_empty() => {
                 let (sequence, verdict) = done?;
                 let receipt = v1::Receipt { sequence, verdict: Some(verdict) };
-                if answers.send(Ok(down_of(Down::Receipt(receipt)))).await.is_err() {
-                    open = false; // nobody hears; what is under way is finished all the same
+                let told = answers.send(Ok(down_of(Down::Receipt(receipt))));
+                match tokio::time::timeout(speaker.service.sessions.times().lease, told).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => open = false, // nobody hears; what is under way is finished all the same
+                    // Whoever does not read holds room that all sessions share.
+                    Err(_) => return Err(Status::deadline_exceeded("receipts are not read")),
                 }
             }
             Some(done) = preparing.next(), if !preparing.is_empty() => {
-                let (sequence, prepared) = done?;
-                let mut commit: Committing = Box::pin(commit(Arc::clone(speaker), sequence, prepared));
+                let (sequence, prepared, share) = done?;
+                let committed = commit(Arc::clone(speaker), sequence, prepared);
+                let mut commit: Committing = Box::pin(async move {
+                    let done = committed.await;
+                    drop(share);
+                    done
+                });
                 // Polled once now, in the order of the messages: it is in the log's queue then.
                 match futures::poll!(commit.as_mut()) {
                     Poll::Ready(done) => committing.push_back(std::future::ready(done).boxed()),
                     Poll::Pending => committing.push_back(commit),
                 }
+            }
+            (message, share) = async { waiting.as_mut().expect("asked only where there is one").await }, if waiting.is_some() => {
+                (waiting, admitted) = (None, Some((message, share)));
             }
             () = &mut closed, if open => open = false,
             message = up.message(), if room => match message {
@@ -124,8 +145,11 @@ async fn listen(speaker: &Arc<Speaker>, mut up: Streaming<v1::ControlUp>, answer
                             let pod = Some(pod.clone());
                             speaker.service.sessions.of_pod(speaker.domain.id(), &hello.session, pod);
                         }
-                        _ if super::prepare::reads_the_state(&message) => held = Some(message),
-                        _ => preparing.push_back(prepare(speaker, message)),
+                        _ => {
+                            let mut wait = wait_for_room(speaker, message);
+                            admitted = wait.as_mut().now_or_never();
+                            waiting = admitted.is_none().then_some(wait);
+                        }
                     }
                 }
                 // A broken stream is no end of the session: its lease decides.
@@ -135,11 +159,19 @@ async fn listen(speaker: &Arc<Speaker>, mut up: Streaming<v1::ControlUp>, answer
     }
 }
 
-fn prepare(speaker: &Arc<Speaker>, message: v1::ControlUp) -> Preparing {
+fn wait_for_room(speaker: &Arc<Speaker>, message: v1::ControlUp) -> Waiting {
+    let inflow = speaker.service.inflow.clone();
+    Box::pin(async move {
+        let share = inflow.share(message.encoded_len()).await;
+        (message, share)
+    })
+}
+
+fn prepare(speaker: &Arc<Speaker>, message: v1::ControlUp, share: Share) -> Preparing {
     let speaker = Arc::clone(speaker);
     Box::pin(async move {
         let sequence = message.sequence;
-        Ok((sequence, speaker.prepare(message).await?))
+        Ok((sequence, speaker.prepare(message).await?, share))
     })
 }
 
@@ -182,7 +214,7 @@ fn verdict_of(tick: u64, answer: Answer) -> Verdict {
 
 /// Opens the gaps of a record that cannot be kept.
 async fn lose(speaker: &Speaker, sequence: u64, fact: Fact, reason: GapReason) -> Result<(), Status> {
-    let (head, answer, operation, writes) = match fact {
+    let (head, answer, mut operation, writes) = match fact {
         Fact::Recorded(recorded) => (recorded.head, recorded.answer, recorded.operation, recorded.writes),
         _ => return Ok(()), // a read that cannot be kept changes nothing
     };
@@ -190,7 +222,7 @@ async fn lose(speaker: &Speaker, sequence: u64, fact: Fact, reason: GapReason) -
     for write in writes {
         let Some((object, etag, version_id)) = super::prepare::named(&write) else { continue };
         let gap = v1::GapFound {
-            operation,
+            operation: std::mem::take(&mut operation), // it ends once: told again, it would close the gap before
             scope: GapScope::Key.as_str().into(),
             object: Some(object),
             version_id,

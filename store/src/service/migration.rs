@@ -26,6 +26,14 @@ const CHECKPOINTS_MAX: usize = 256;
 
 type Stream<T> = ReceiverStream<Result<T, Status>>;
 
+/// A tick that a caller heard before it asked its cloud, as far as it can be believed. One of another life of the
+/// store may have been given out again for something later: it orders after nothing.
+fn heard(service: &Service, incarnation: u64, tick: u64) -> u64 {
+    let mut stamp = Some(v1::Stamp { incarnation, tick, counter: 0 });
+    super::believe(service, &mut stamp);
+    stamp.map_or(0, |stamp| stamp.tick)
+}
+
 /// Leases that were held when the store last ran: they start anew.
 pub(super) fn load(catalog: &Catalog) -> Result<HashMap<(DomainId, String), Held>, IndexError> {
     let mut leases = HashMap::new();
@@ -157,7 +165,7 @@ impl v1::migration_server::Migration for Migrating {
         let mut page = request.into_inner();
         let binding = service.holds(&domain, page.lease.as_ref())?;
         let backfill = service.backfill(&domain, page.backfill, &binding)?;
-        page.begin_tick = page.begin_tick.min(service.durable_tick());
+        page.begin_tick = heard(service, page.incarnation, page.begin_tick);
         page.objects.sort_by(|a, b| a.key.cmp(&b.key));
         let (catalog, id) = (Arc::clone(&service.catalog), domain.id());
         let compared = blocking(move || {
@@ -204,7 +212,7 @@ impl v1::migration_server::Migration for Migrating {
         if object.provider != backfill.begun.provider {
             return Err(Status::invalid_argument("a listing speaks only of its own provider"));
         }
-        request.begin_tick = request.begin_tick.min(service.durable_tick());
+        request.begin_tick = heard(service, request.incarnation, request.begin_tick);
         let found = request.found;
         let (_, answer) = service.commit(&domain, &binding, Fact::Absent(request)).await?;
         let why = if found { "HEAD found it: an alias".into() } else { answer.refused };
@@ -347,7 +355,9 @@ impl v1::migration_server::Migration for Migrating {
         let binding = self.0.holds(&domain, progress.lease.as_ref())?;
         let held = progress.lease.take(); // nobody else may use it
         let leases = self.0.lock_leases();
-        let ours = leases.get(&(domain.id(), binding.clone())).filter(|held_now| held.is_some_and(|held| held.id == held_now.id));
+        let ours = leases
+            .get(&(domain.id(), binding.clone()))
+            .filter(|held_now| held.is_some_and(|held| held.id == held_now.id));
         progress.migration_epoch = ours.map_or(0, |held| held.migration_epoch);
         drop(leases);
         self.0.lock_progress().insert((domain.id(), binding), progress);
@@ -420,7 +430,9 @@ fn stale(row: &BindingRow, request: &v1::AcquireLeaseRequest) -> Result<(), Stat
     }
     if epoch != 0 && epoch != row.migration.epoch {
         let now = row.migration.epoch;
-        return Err(Status::aborted(format!("this Job is of migration {epoch}, and {now} is the present one: it is over")));
+        return Err(Status::aborted(format!(
+            "this Job is of migration {epoch}, and {now} is the present one: it is over"
+        )));
     }
     Ok(())
 }
