@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hawser_api::binding::{CloudBinding, LoadError, Provider};
 use hawser_api::hosts;
+use hawser_api::provider::Scheme;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
@@ -32,6 +33,15 @@ pub struct Bound {
     pub port: u16,
     /// Every binding and provider that has this host among its own; never empty.
     pub entries: Vec<Entry>,
+}
+
+impl Bound {
+    /// What of it `host` belongs to; `None` when it is nobody's.
+    pub fn of_host(&self, host: &str) -> Option<Bound> {
+        let theirs = |entry: &&Entry| hosts::classify(&entry.provider, host, self.port).is_some();
+        let entries: Vec<Entry> = self.entries.iter().filter(theirs).cloned().collect();
+        (!entries.is_empty()).then(|| Bound { host: host.to_owned(), port: self.port, entries })
+    }
 }
 
 /// One provider of one binding. Where the bucket stands in a request (path or host) is answered by
@@ -61,8 +71,17 @@ impl Table {
         if !self.has_port(port) {
             return None;
         }
-        let theirs = |entry: &&Entry| hosts::classify(&entry.provider, host, port).is_some();
-        let entries: Vec<Entry> = self.entries.iter().filter(theirs).cloned().collect();
+        Bound { host: host.to_owned(), port, entries: self.entries.clone() }.of_host(host)
+    }
+
+    /// Everything that a connection in the clear to this port may belong to; `None` when nothing is bound there
+    /// without TLS. [`Bound::of_host`] says to which of it, once the host is known.
+    pub fn in_the_clear(&self, host: &str, port: u16) -> Option<Bound> {
+        let clear = |entry: &&Entry| {
+            let endpoint = &entry.provider.s3.endpoint;
+            endpoint.port() == port && endpoint.scheme() == Scheme::Http
+        };
+        let entries: Vec<Entry> = self.entries.iter().filter(clear).cloned().collect();
         (!entries.is_empty()).then(|| Bound { host: host.to_owned(), port, entries })
     }
 

@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::observe;
 use crate::peek::{self, ClientHello, First, Host};
 use crate::relay::{Outcome, Relay};
-use crate::tee::{self, Side, Tee};
+use crate::tee::{self, Copy, Side, Tee};
 use crate::ticks::Ticks;
 use crate::tls::{PairError, Tls};
 use crate::upstream::{self, Own, UpstreamError};
@@ -27,7 +27,8 @@ use crate::upstream::{self, Own, UpstreamError};
 /// How long a refused client may take to read why, while it may still be sending.
 const REFUSAL_LINGER: Duration = Duration::from_secs(2);
 
-/// How long an unfinished head is waited for until its Host is given up: it may be no HTTP at all, and the cloud waits.
+/// How long an unfinished head is held back for its Host: it may be no HTTP at all, and the cloud waits. Whose it is,
+/// its observer then finds out.
 const HOST_WAIT: Duration = Duration::from_millis(300);
 
 /// What all connections share.
@@ -136,11 +137,18 @@ async fn serve(mut client: Leg, mut cloud: Leg, to: Authority, ctx: &Ctx) {
     let name = match &look {
         Look::Tls(hello) => hello.sni.clone(),
         Look::Http(host) => Authority::parse(host, Some(to.port)).map(|host| host.host),
-        Look::Other => None,
+        Look::Undecided | Look::Other => None,
     };
     let name = name.unwrap_or_else(|| to.host.clone());
     let Some(bound) = table.bound(&name, to.port) else {
-        return splice(client, cloud, "spliced", ctx).await; // not ours: never decrypted
+        let perhaps = table.in_the_clear(&to.host, to.port).filter(|_| matches!(look, Look::Undecided));
+        let Some(perhaps) = perhaps else {
+            return splice(client, cloud, "spliced", ctx).await; // not ours: never decrypted
+        };
+        ctx.metrics.carried("undecided");
+        let tee = copied(perhaps, observe::observe_undecided, ctx);
+        relay(client, cloud, tee, None, ctx).await;
+        return;
     };
     let Look::Tls(hello) = look else {
         ctx.metrics.carried("bound");
@@ -202,9 +210,16 @@ async fn relay(
 
 /// Starts the observer of a bound connection, where bytes are captured at all.
 fn observed(bound: Bound, ctx: &Ctx) -> Option<Tee> {
+    copied(bound, observe::observe, ctx)
+}
+
+fn copied<F>(bound: Bound, observe: fn(Copy, Arc<Bound>, Arc<observe::Ctx>) -> F, ctx: &Ctx) -> Option<Tee>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (budget, observers) = ctx.capture.as_ref()?;
     let (live, copy) = tee::bounded(Arc::clone(budget));
-    tokio::spawn(observe::observe(copy, Arc::new(bound), Arc::clone(observers)));
+    tokio::spawn(observe(copy, Arc::new(bound), Arc::clone(observers)));
     Some(live)
 }
 
@@ -213,6 +228,8 @@ enum Look {
     Tls(Box<ClientHello>),
     /// A request for this host.
     Http(String),
+    /// A request, or the beginning of one, that does not say for which host, or not yet.
+    Undecided,
     /// Neither, or the cloud spoke first, or somebody closed.
     Other,
 }
@@ -221,21 +238,22 @@ enum Look {
 /// clear the Host matters only where the address is not `known` as bound already.
 async fn look(client: &mut Leg, cloud: &Leg, known: bool) -> Look {
     loop {
-        let patience = match peek::first(client.unread()) {
+        let (patience, so_far) = match peek::first(client.unread()) {
             First::Tls(hello) => return Look::Tls(hello),
             First::NotTls if known => return Look::Other,
             First::NotTls => match peek::http_host(client.unread()) {
                 Host::Named(host) => return Look::Http(host),
-                Host::Unnamed => return Look::Other,
-                Host::Unknown => HOST_WAIT,
+                Host::NotHttp => return Look::Other,
+                Host::Unnamed => return Look::Undecided,
+                Host::Unknown => (HOST_WAIT, Look::Undecided),
             },
-            First::Unknown => Duration::MAX,
+            First::Unknown => (Duration::MAX, Look::Other),
         };
         let mut first = [0];
         tokio::select! {
-            read = client.read_some(peek::HELLO_LEN_MAX) => if !matches!(read, Ok(1..)) { return Look::Other },
-            _ = cloud.socket().peek(&mut first) => return Look::Other,
-            () = tokio::time::sleep(patience) => return Look::Other,
+            read = client.read_some(peek::HELLO_LEN_MAX) => if !matches!(read, Ok(1..)) { return so_far },
+            _ = cloud.socket().peek(&mut first) => return so_far,
+            () = tokio::time::sleep(patience) => return so_far,
         }
     }
 }

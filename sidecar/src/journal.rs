@@ -29,6 +29,9 @@ const LIVE_LEN_MAX: usize = JOURNAL_LEN_MAX / 8 * 3;
 /// within [`JOURNAL_LEN_MAX`].
 const FILE_LEN_MAX: usize = JOURNAL_LEN_MAX - LIVE_LEN_MAX;
 
+/// Bytes that the file of an empty journal may keep: writing beside a slow store, entries come and go one by one.
+const IDLE_LEN_MAX: usize = 64 * 1024;
+
 /// Names one message that was to be told: the session that saw it, and its sequence there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -114,7 +117,8 @@ impl Journal {
             return;
         }
         state.take(key);
-        if state.live.is_empty() {
+        // An empty journal is made small again, but not for every entry that comes and goes.
+        if state.live.is_empty() && state.file.as_ref().is_some_and(|file| file.len() > IDLE_LEN_MAX) {
             state.rewrite();
         } else {
             state.write(&Line::Done(*key));

@@ -14,7 +14,8 @@ use crate::relay::Passed;
 /// How a connection was carried.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Carried {
-    /// `bound`, `spliced`, `passthrough` (distrust), `http2` or `refused`.
+    /// `bound`, `undecided` (in the clear, to a host not known at first), `spliced`, `passthrough` (distrust), `http2`
+    /// or `refused`.
     pub how: &'static str,
 }
 

@@ -13,20 +13,22 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use hawser_api::v1;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::bindings::{Bindings, Bound};
 use crate::budget::Budget;
 use crate::config::Copying;
+use crate::forward::{self, Authority};
 use crate::journal::Journal;
-use crate::lapse::{InLapse, Lapse, Lapses, OnChange};
+use crate::lapse::{Change, InLapse, Lapse, Lapses, OnChange};
 use crate::metrics::Metrics;
+use crate::peek::{self, Host};
 use crate::s3::Observer;
 use crate::s3::address::Addressing;
 use crate::session::{Place, Sessions};
 use crate::tally::Tally;
-use crate::tee::Copy;
+use crate::tee::{Chunk, Copy, Seen, Side};
 use crate::ticks::Ticks;
 
 mod teller;
@@ -130,10 +132,21 @@ impl Ctx {
         Ctx { sessions, budget, tally, lapses, work, runtime, _thread: None }
     }
 
-    /// Tells the store of every lapse.
+    /// Tells the store of every lapse: from the copy's thread, as telling may write to the journal, and the connection
+    /// whose lapse it is has not passed its first byte yet.
     pub fn on_lapse(self: Arc<Self>) -> OnChange {
-        let sessions = Arc::clone(&self.sessions);
-        Box::new(move |change| sessions.lapsed(&change))
+        let (sessions, work) = (Arc::clone(&self.sessions), self.work.clone());
+        // Few: the first and the last connection in a lapse of a kind change it, others do not.
+        let (changes, mut changed) = mpsc::unbounded_channel::<(Change, Working)>();
+        self.runtime.spawn(async move {
+            while let Some((change, working)) = changed.recv().await {
+                sessions.lapsed(&change);
+                drop(working);
+            }
+        });
+        Box::new(move |change| {
+            let _ = changes.send((change, Working::on(&work))); // else the process ends
+        })
     }
 
     /// The lapses that observers open when they no longer understand a connection.
@@ -163,27 +176,42 @@ impl Ctx {
     }
 
     /// Counts as work until the answer is dropped.
-    fn work(self: &Arc<Self>) -> Working {
-        self.work.send_modify(|count| *count += 1);
-        Working(Arc::clone(self))
+    fn work(&self) -> Working {
+        Working::on(&self.work)
     }
 }
 
-struct Working(Arc<Ctx>);
+struct Working(watch::Sender<usize>);
+
+impl Working {
+    fn on(work: &watch::Sender<usize>) -> Working {
+        work.send_modify(|count| *count += 1);
+        Working(work.clone())
+    }
+}
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.work.send_modify(|count| *count -= 1);
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
 /// Takes the copy of one connection to its end.
 pub async fn observe(copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>) {
+    spawn(copy, bound, ctx, |copy, bound, ctx| understand(copy, Vec::new(), bound, ctx).boxed()).await;
+}
+
+/// The same for a connection in the clear whose client had not said its host when it began: `perhaps` is all that it
+/// may belong to.
+pub async fn observe_undecided(copy: Copy, perhaps: Arc<Bound>, ctx: Arc<Ctx>) {
+    spawn(copy, perhaps, ctx, |copy, perhaps, ctx| decide(copy, perhaps, ctx).boxed()).await;
+}
+
+async fn spawn(copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>, understand: Understand) {
     let working = ctx.work();
     let runtime = ctx.runtime.clone();
     // It fails only when the process ends: a panic is caught where it can be told.
-    let _ =
-        runtime.spawn(take(copy, bound, ctx, working, |copy, bound, ctx| understand(copy, bound, ctx).boxed())).await;
+    let _ = runtime.spawn(take(copy, bound, ctx, working, understand)).await;
 }
 
 /// How a copy is understood: a parameter, so that a test can do it badly.
@@ -202,11 +230,56 @@ async fn take(mut copy: Copy, bound: Arc<Bound>, ctx: Arc<Ctx>, working: Working
     drop(working);
 }
 
-async fn understand(copy: &mut Copy, bound: &Arc<Bound>, ctx: &Arc<Ctx>) {
+/// Waits for the first request's Host, and then understands the connection or lets it go. A host that is never named,
+/// or not understood, may be any of them.
+async fn decide(copy: &mut Copy, perhaps: &Arc<Bound>, ctx: &Arc<Ctx>) {
+    let (mut held, mut head, mut len) = (Vec::new(), Vec::new(), 0);
+    let host = loop {
+        // Without a word on its end, the copy is lost.
+        let Some(seen) = copy.next().await else { break Host::Unnamed };
+        match &seen {
+            Seen::End { side: Side::Client, .. } => return, // it asked for nothing whole
+            Seen::Chunk(Chunk { side: Side::Client, bytes: Some((bytes, _)), .. }) => head.extend_from_slice(bytes),
+            Seen::Chunk(Chunk { side: Side::Client, bytes: None, .. }) => break Host::Unnamed,
+            Seen::Chunk(Chunk { side: Side::Cloud, .. }) | Seen::End { side: Side::Cloud, .. } => {}
+        }
+        if let Seen::Chunk(chunk) = &seen {
+            len += chunk.len;
+        }
+        held.push(seen);
+        match peek::http_host(&head) {
+            Host::Unknown if len <= forward::HEAD_LEN_MAX => {}
+            Host::Unknown => break Host::Unnamed,
+            known => break known,
+        }
+    };
+    match host {
+        Host::Named(host) => {
+            let host = Authority::parse(&host, Some(perhaps.port)).map(|authority| authority.host);
+            if let Some(bound) = host.and_then(|host| perhaps.of_host(&host)) {
+                understand(copy, held, &Arc::new(bound), ctx).await;
+            }
+        }
+        Host::NotHttp => {}
+        Host::Unnamed | Host::Unknown => {
+            drop(held); // it gives its room back
+            let _lapse = ctx.lapse(perhaps, Lapse::Unparsed);
+            while copy.next().await.is_some() {}
+            copy.relay_ended().await;
+        }
+    }
+}
+
+/// `held` was taken off the copy before.
+async fn understand(copy: &mut Copy, held: Vec<Seen>, bound: &Arc<Bound>, ctx: &Arc<Ctx>) {
     let providers = bound.entries.iter().map(|entry| Arc::clone(&entry.provider)).collect();
     let mut observer = Observer::new(Addressing::new(providers, bound.port));
     let mut teller = Teller::new(bound, ctx);
     let mut events = Vec::new();
+    for seen in held {
+        observer.on(seen, &mut events);
+    }
+    teller.tell(events.drain(..));
     // The first chunk after a pause is looked at as it comes. While more are coming, they are looked at together.
     while let Some(first) = copy.next().await {
         let mut seen = Some(first);

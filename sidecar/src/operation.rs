@@ -34,6 +34,13 @@ pub enum Event {
         /// Why.
         reason: GapReason,
     },
+    /// The body of a write named the objects that it is about, where its head named only their bucket.
+    Keys {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Each once; never empty.
+        keys: Vec<ObjectKey>,
+    },
     /// The exchange is over.
     Finished(Finished),
     /// The cloud said what it holds, or does not hold, under a key.
@@ -295,10 +302,21 @@ pub struct Sighting {
     pub seen: Sighted,
     /// Where it was seen: some gaps are closed by a HEAD or GET, not by a listing.
     pub by: SightedBy,
+    /// What an answer to a HEAD or GET shows besides, unless the request overrides it.
+    pub shown: Option<Shown>,
     /// The stamp of the request head's first byte.
     pub begin: Stamp,
     /// The stamp of the answer: its head's last byte, for a listing its last byte.
     pub end: Stamp,
+}
+
+/// The metadata that an answer shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The object's headers.
+    pub attributes: Attributes,
+    /// How many tags it has; which, no such answer tells.
+    pub tag_count: u64,
 }
 
 /// What is under a key.

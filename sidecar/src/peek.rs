@@ -45,6 +45,9 @@ pub fn first(bytes: &[u8]) -> First {
     }
 }
 
+/// How a client begins that speaks HTTP/2 without asking (RFC 9113 §3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// The host that an HTTP/1 request names.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Host {
@@ -52,17 +55,28 @@ pub enum Host {
     Unknown,
     /// This one, as the client wrote it.
     Named(String),
-    /// None: it is no such request, or too long a one.
+    /// None, or none that is understood: of a request all the same, or of what begins like one.
     Unnamed,
+    /// It is no request.
+    NotHttp,
 }
 
 /// Says which host `bytes`, the first ones of a client without TLS, want to speak to.
 pub fn http_host(bytes: &[u8]) -> Host {
+    if bytes.starts_with(HTTP2) {
+        return Host::Unnamed;
+    }
     let Some(len) = forward::head_len(bytes) else {
         let is_text = bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | b'\t' | b' '..=b'~' | 0x80..));
-        let may_become_one = is_text && bytes.len() <= forward::HEAD_LEN_MAX && forward::may_begin_request(bytes);
-        return if may_become_one { Host::Unknown } else { Host::Unnamed };
+        return match is_text && forward::may_begin_request(bytes) {
+            true if bytes.len() <= forward::HEAD_LEN_MAX => Host::Unknown,
+            true => Host::Unnamed,
+            false => Host::NotHttp,
+        };
     };
+    if !forward::may_begin_request(bytes) {
+        return Host::NotHttp;
+    }
     let mut headers = [httparse::EMPTY_HEADER; 256];
     let mut head = httparse::Request::new(&mut headers);
     if head.parse(&bytes[..len]).is_err() {
@@ -282,10 +296,11 @@ mod tests {
             ("GET / HTTP/1.1\r\nX: 1\r\nhost: a.test:80 \r\n\r\n", Host::Named("a.test:80".into())),
             ("GET / HTTP/1.1\r\nhost: a", Host::Unknown),
             ("GET / HT", Host::Unknown),
-            ("GET /\r\n", Host::Unnamed),
-            ("HELO\n", Host::Unnamed),
+            ("GET /\r\n", Host::NotHttp),
+            ("HELO\n", Host::NotHttp),
             ("GET / HTTP/1.0\r\n\r\n", Host::Unnamed),
-            ("\x01\x02", Host::Unnamed),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Host::Unnamed),
+            ("\x01\x02", Host::NotHttp),
         ];
         for (wire, wanted) in rows {
             assert_eq!(http_host(wire.as_bytes()), wanted, "{wire:?}");

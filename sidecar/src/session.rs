@@ -1,5 +1,5 @@
 //! What this process says to the store about one binding: announced, recorded, given up, seen; in order, numbered,
-//! said again until it is receipted, kept in the journal while nobody listens.
+//! said again until it is receipted, kept in the journal while nobody listens or nobody answers.
 //!
 //! A session is one life of this process at one binding: bindings may belong to several domains, and numbers are
 //! given within a domain. Telling never waits. May not enter here: content of the cloud's answers beyond what the
@@ -266,18 +266,25 @@ impl Session {
         let refused = self.queue().receipt(receipt.sequence, &verdict);
         if let (Some(message), Verdict::Refused(why)) = (refused, verdict) {
             self.refused(message, &why);
+            self.queue().forget(receipt.sequence);
         }
         self.tally.journal(self.journal.len());
         self.told.notify_waiters();
     }
 
-    /// A refused record is told as gaps, as the changes did happen; a refused gap has no further resort.
+    /// A refused record is told as gaps, as the changes did happen; a refused gap has no further resort. Either way
+    /// the operation ends, or its intent would stay open at the store for as long as this process lives.
     fn refused(&self, message: Message, why: &str) {
         self.tally.refused();
         tracing::warn!(binding = self.name, why, "store: a message was refused");
-        let Message::Recorded(recorded) = message else { return };
+        let (mut operation, recorded) = match message {
+            Message::Recorded(recorded) => (recorded.operation, recorded),
+            Message::Gap(gap) => (gap.operation, v1::Recorded::default()),
+            _ => return,
+        };
         for object in recorded.writes.iter().filter_map(gap::changed) {
             self.gap(v1::GapFound {
+                operation: std::mem::take(&mut operation), // it ends once
                 scope: GapScope::Key.as_str().to_owned(),
                 object: Some(object),
                 reason: GapReason::Unsupported.as_str().to_owned(),
@@ -286,6 +293,9 @@ impl Session {
                 end: recorded.answer,
                 ..v1::GapFound::default()
             });
+        }
+        if operation != 0 {
+            self.tell(Message::Abandoned(v1::Abandoned { operation }));
         }
     }
 
@@ -303,6 +313,12 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Its keys are known, which its announcement did not name.
+    pub fn specify(&self, intent: v1::Intent) {
+        self.session.queue().specify(v1::Intent { operation: self.number, ..intent });
+        self.session.to_tell.notify_one();
+    }
+
     /// The cloud confirmed it, and everything that its record names is at the store.
     pub fn record(mut self, writes: Vec<v1::Write>, head: Stamp, answer: Stamp) {
         self.lost = None;

@@ -99,6 +99,7 @@ fn every_exchange_that_began_is_finished_once(events: &[Event], acts: &[Act]) {
                 open.remove(place.expect("it began and has not finished"));
                 assert!(finished.begin.counter < finished.end.counter || finished.end == finished.begin);
             }
+            Event::Keys { exchange, keys } => assert!(open.contains(exchange) && !keys.is_empty()),
             Event::Sighting(_) | Event::Unparsed { .. } => {}
         }
     }
@@ -147,6 +148,7 @@ fn told(events: &[Event]) -> String {
                     lines.push(String::new());
                 }
             },
+            Event::Keys { .. } => {} // the outcome has them too
             Event::BodyLost { exchange, reason } => lines.push(format!("body lost{} {reason}", exchange.0)),
             Event::Finished(finished) => lines.push(format!("{}", Ended(finished.exchange.0, &finished.outcome))),
             Event::Sighting(sighting) => {

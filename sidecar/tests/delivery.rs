@@ -83,8 +83,19 @@ impl Sidecar {
 
     /// Plays one connection: each side in turn says something, then both end.
     async fn play(&self, turns: &[(Side, &[u8])]) {
-        let (mut live, copy) = tee::bounded(Arc::clone(&self.budget));
+        let (live, copy) = tee::bounded(Arc::clone(&self.budget));
         let observer = tokio::spawn(observe::observe(copy, Arc::clone(&self.bound), Arc::clone(&self.ctx)));
+        self.play_to(live, observer, turns).await;
+    }
+
+    /// The same for one whose host was not known when it began.
+    async fn play_undecided(&self, turns: &[(Side, &[u8])]) {
+        let (live, copy) = tee::bounded(Arc::clone(&self.budget));
+        let observer = tokio::spawn(observe::observe_undecided(copy, Arc::clone(&self.bound), Arc::clone(&self.ctx)));
+        self.play_to(live, observer, turns).await;
+    }
+
+    async fn play_to(&self, mut live: tee::Tee, observer: tokio::task::JoinHandle<()>, turns: &[(Side, &[u8])]) {
         for (side, bytes) in turns {
             for piece in bytes.chunks(10_000) {
                 live.saw(*side, self.ticks.stamp(), piece);
@@ -181,6 +192,89 @@ async fn a_put_is_announced_then_its_blocks_go_and_only_then_is_it_recorded() {
     let Some(v1::body::Content::Run(run)) = put.body.unwrap().content else { panic!("a run") };
     assert_eq!((run.length, run.hashes.len(), run.paged), (content.len() as u64, 4 * 32, false));
     assert_eq!(sidecar.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_host_that_is_named_late_is_observed_from_the_first_byte_and_a_foreign_one_not_at_all() {
+    let store = Scripted::default();
+    let serving = store.serve(free()).await;
+    let sidecar = Sidecar::start(serving.address, None);
+    sidecar.until_connected().await;
+    let yes: &[u8] = b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 0\r\n\r\n";
+    for host in ["other.test", "cloud.test"] {
+        let slow = [
+            format!("PUT /photos/{host} HTTP/1.1\r\nContent-Le"),
+            format!("ngth: 4\r\nHost: {host}"),
+            "\r\n\r\nsl".to_owned(),
+            "ow".to_owned(),
+        ];
+        let mut turns: Vec<(Side, &[u8])> = slow.iter().map(|piece| (Side::Client, piece.as_bytes())).collect();
+        turns.push((Side::Cloud, yes));
+        sidecar.play_undecided(&turns).await;
+    }
+    let recorded = store.until_told("the record", record).await;
+    assert_eq!(put_of(&recorded).object.unwrap().key.as_ref(), b"cloud.test");
+    let lapse = |heard: &[Heard]| {
+        let is = |heard: &&Heard| matches!(heard, Heard::Told(_, up) if matches!(up.message, Some(Up::GapOpen(_))));
+        heard.iter().filter(is).count()
+    };
+    sidecar.play_undecided(&[(Side::Client, b"\x00\x01 nothing that writes objects")]).await;
+    sidecar.play_undecided(&[(Side::Client, b"PUT /photos/cut HTTP/1.1\r\nHo")]).await;
+    assert_eq!(sidecar.flush().await, (0, 0));
+    let records = store.told().iter().filter(|(_, up)| record(up.message.as_ref().unwrap()).is_some()).count();
+    assert_eq!((records, lapse(&store.heard())), (1, 0), "{:#?}", store.told());
+
+    let nameless: [&[u8]; 2] = [b"PUT /photos/a HTTP/1.0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"];
+    for (count, opening) in nameless.iter().enumerate() {
+        sidecar.play_undecided(&[(Side::Client, *opening)]).await;
+        store.until("a lapse", |heard| (lapse(heard) == count + 1).then_some(())).await;
+    }
+    assert_eq!(sidecar.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_delete_of_many_objects_names_them_as_soon_as_they_are_known() {
+    let store = Scripted::default();
+    let serving = store.serve(free()).await;
+    let sidecar = Sidecar::start(serving.address, None);
+    sidecar.until_connected().await;
+    let body = "<Delete><Object><Key>a</Key></Object><Object><Key>b</Key></Object></Delete>";
+    let head =
+        format!("POST /photos?delete HTTP/1.1\r\nHost: cloud.test\r\nContent-Length: {}\r\n\r\n", body.len());
+    let (mut live, copy) = tee::bounded(Arc::clone(&sidecar.budget));
+    let observer = tokio::spawn(observe::observe(copy, Arc::clone(&sidecar.bound), Arc::clone(&sidecar.ctx)));
+    live.saw(Side::Client, sidecar.ticks.stamp(), head.as_bytes());
+    let intents = |keys: usize| {
+        move |up: &Up| match up {
+            Up::Intent(intent) if intent.keys.len() == keys => Some(intent.operation),
+            _ => None,
+        }
+    };
+    let announced = store.until_told("the intent", intents(0)).await;
+    live.saw(Side::Client, sidecar.ticks.stamp(), body.as_bytes());
+    let again = store.until_told("its keys", intents(2)).await;
+    assert_eq!(again, announced, "before the cloud's answer, under the same number");
+    drop(live);
+    observer.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_head_shows_the_store_the_metadata_and_how_many_tags_there_are() {
+    let store = Scripted::default();
+    let serving = store.serve(free()).await;
+    let sidecar = Sidecar::start(serving.address, None);
+    sidecar.until_connected().await;
+    let head = b"HEAD /photos/a HTTP/1.1\r\nHost: cloud.test\r\n\r\n";
+    let answer = b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 4\r\nx-amz-meta-a: 1\r\nx-amz-tagging-count: 2\r\n\r\n";
+    sidecar.play(&[(Side::Client, head), (Side::Cloud, answer)]).await;
+    let sighting = |up: &Up| match up {
+        Up::Sightings(page) => Some(page.objects[0].clone()),
+        _ => None,
+    };
+    let seen = store.until_told("the sighting", sighting).await;
+    let metadata = seen.metadata.unwrap();
+    let headers: Vec<_> = metadata.headers.iter().map(|header| (header.name.as_str(), &header.value[..])).collect();
+    assert_eq!((headers, seen.tag_count, metadata.headers_known), (vec![("x-amz-meta-a", &b"1"[..])], 2, true));
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ const BOUND: u16 = 8443;
 const BOUND_PLAIN: u16 = 8080;
 const NOT_LED: u16 = 8444;
 const REDIRECT: u16 = 15001;
+const ADMIN: u16 = 15002;
 
 #[test]
 fn redirected_connections_reach_where_they_were_going() {
@@ -85,6 +86,7 @@ fn inside() {
         assert_eq!(issuer(address, "other.test", &server, clouds), &ca.certificate, "{ip}: another is not");
         plain(SocketAddr::new(address.ip(), BOUND_PLAIN));
     }
+    slowly(SocketAddr::new("127.0.0.1".parse().unwrap(), BOUND_PLAIN));
     let not_led = SocketAddr::new("127.0.0.1".parse().unwrap(), NOT_LED);
     assert_eq!(issuer(not_led, "cloud.test", &server, clouds), &ca.certificate, "other ports are not led");
     let metadata = SocketAddr::new("169.254.169.254".parse().unwrap(), BOUND_PLAIN);
@@ -156,6 +158,32 @@ fn plain(address: SocketAddr) -> SocketAddr {
     })
 }
 
+/// An exchange in the clear whose head is not held back for its Host, and not forgotten for it either.
+fn slowly(address: SocketAddr) {
+    let listener = TcpListener::bind(address).unwrap();
+    thread::scope(|scope| {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+        let cloud = scope.spawn(|| {
+            let mut socket = listener.accept().unwrap().0;
+            socket.set_read_timeout(Some(wire::DEADLINE)).unwrap();
+            let mut line = [0; 16];
+            socket.read_exact(&mut line).expect("the first line, before the rest of the head is sent");
+            socket
+        });
+        let mut cloud = cloud.join().unwrap();
+        client.write_all(b"Host: cloud.test\r\n\r\n").unwrap();
+        let mut rest = [0; 20];
+        cloud.read_exact(&mut rest).unwrap();
+        assert_eq!(&rest, b"Host: cloud.test\r\n\r\n");
+    });
+    let mut admin = TcpStream::connect(("127.0.0.1", ADMIN)).unwrap();
+    admin.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut metrics = String::new();
+    admin.read_to_string(&mut metrics).unwrap();
+    assert!(metrics.contains("connections_total{how=\"undecided\"} 1"), "it has an observer:\n{metrics}");
+}
+
 fn command(name: &str, arguments: &[&str]) {
     let output = Command::new(name).args(arguments).output().unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -176,6 +204,7 @@ impl Running {
     fn start(binary: &Path, folder: &Path) -> Running {
         let child = Command::new(binary)
             .args(["run", "--store", "http://127.0.0.1:1", "--redirect", &format!("[::]:{REDIRECT}")])
+            .args(["--admin", &format!("127.0.0.1:{ADMIN}")])
             .arg("--binding")
             .arg(folder.join("binding.yaml"))
             .arg("--trust-dir")

@@ -49,7 +49,23 @@ fn what_was_kept_and_not_done_is_there_in_the_next_life() {
     assert!(journal.left_by_others("shop/other", &[0; 16], 9, |_| false).is_empty());
     journal.done(&key(7, 1));
     journal.done(&key(7, 3));
-    assert_eq!(std::fs::metadata(dir.path().join("journal")).unwrap().len(), 8, "an empty one is only its header");
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    assert!(journal.is_empty() && all(&journal).is_empty(), "what was done does not come again");
+}
+
+#[test]
+fn a_journal_that_got_empty_is_small_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let long = "k".repeat(1000);
+    for n in 1..=100 {
+        journal.keep(key(7, n), lost("b", &long, n));
+    }
+    for n in 1..=100 {
+        journal.done(&key(7, n));
+    }
+    assert_eq!(std::fs::metadata(dir.path().join("journal")).unwrap().len(), 8, "its header alone");
 }
 
 #[test]

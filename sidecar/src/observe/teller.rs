@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_api::{BlockSize, GapReason, change, v1};
+use hawser_api::{BlockSize, GapReason, ObjectKey, Stamp, change, v1};
 
 use super::{Ctx, Working};
 use crate::bindings::Bound;
@@ -54,6 +54,7 @@ struct Write {
     operation: session::Operation,
     kind: WriteKind,
     place: Place,
+    begin: Stamp,
     body: Body,
 }
 
@@ -95,6 +96,7 @@ impl Teller {
                 Event::ReadBegan(began) => self.read_began(began),
                 Event::Body { exchange, bytes } => self.body(exchange, bytes),
                 Event::BodyLost { exchange, reason } => self.body_lost(exchange, reason),
+                Event::Keys { exchange, keys } => self.keys_known(exchange, &keys),
                 Event::Finished(finished) => self.finished(finished),
                 Event::Sighting(sighting) => self.sighted(sighting),
                 Event::Unparsed { reason } => self.unparsed(reason),
@@ -134,8 +136,20 @@ impl Teller {
         };
         let operation = home.session.announce(intent, dropped.message(0));
         let body = Body::new(Cutter::new(home.size, Arc::clone(&self.ctx.budget)));
-        let write = Write { home, operation, kind: began.kind, place: began.place, body };
+        let write = Write { home, operation, kind: began.kind, place: began.place, begin: began.begin, body };
         self.exchanges.insert(began.exchange, Exchange::Write(Box::new(write)));
+    }
+
+    /// The body of a write on many objects has named them: should its outcome be lost, they alone are in doubt.
+    fn keys_known(&mut self, exchange: ExchangeId, keys: &[ObjectKey]) {
+        let Some(Exchange::Write(write)) = self.exchanges.get(&exchange) else { return };
+        write.operation.specify(v1::Intent {
+            object: gap::place_ref(&write.home.provider, &write.place),
+            kind: word(write.kind).to_owned(),
+            head: Some(write.begin.into()),
+            keys: keys.iter().map(|key| key.as_bytes().to_vec().into()).collect(),
+            ..v1::Intent::default()
+        });
     }
 
     /// Content that is read is copied while there is plenty of room: what it teaches can be read again.
@@ -195,7 +209,7 @@ impl Teller {
     }
 
     fn write_finished(&self, write: Write, finished: Finished) {
-        let Write { home, operation, kind, place, body } = write;
+        let Write { home, operation, kind, place, body, .. } = write;
         let ended = Ended { kind, place, operation, finished: (finished.begin, finished.end), home };
         let done = match finished.outcome {
             Outcome::Done(done) => *done,
@@ -287,7 +301,10 @@ impl Teller {
             Sighted::Present { size: None, .. } => return,
         };
         let Some(home) = self.home(Some(&sighting.object.bucket)) else { return };
+        let tag_count = sighting.shown.as_ref().map_or(0, |shown| shown.tag_count);
         let object = v1::Sighting {
+            metadata: sighting.shown.map(|shown| record::metadata(shown.attributes)),
+            tag_count,
             object: Some(record::object_ref(&home.provider, &sighting.object)),
             absent,
             etag,
@@ -389,7 +406,7 @@ struct Ended {
     kind: WriteKind,
     place: Place,
     /// The stamps of its head and of its answer.
-    finished: (hawser_api::Stamp, hawser_api::Stamp),
+    finished: (Stamp, Stamp),
 }
 
 impl Ended {

@@ -1,5 +1,7 @@
 //! Deletes: DeleteObject and DeleteObjects.
 
+use std::collections::BTreeSet;
+
 use hawser_api::{GapReason, ObjectKey};
 
 use super::attributes;
@@ -43,6 +45,12 @@ pub fn many(proven: &Proven<'_>, bucket: String) -> Result<Operation, GapReason>
         }
     }
     Ok(Operation::DeleteMany { bucket, deleted, unknown })
+}
+
+/// Keys that the document of a DeleteObjects names, each once; none when it is not understood.
+pub fn keys(document: &[u8]) -> Vec<ObjectKey> {
+    let names: BTreeSet<String> = asked(document).unwrap_or_default().into_iter().map(|(key, _)| key).collect();
+    names.into_iter().map(ObjectKey::from_bytes).collect()
 }
 
 /// Whether an element of the answer is about that key and version. Some services leave the version out of it, so

@@ -9,7 +9,9 @@ use super::{attributes, listing};
 use crate::http::body::Framing;
 use crate::http::head::{AnswerHead, Fields};
 use crate::http::{ExchangeId, Piece};
-use crate::operation::{Event, Extent, Finished, Object, Outcome, ReadBegan, Sighted, SightedBy, Sighting, VersionId};
+use crate::operation::{
+    Event, Extent, Finished, Object, Outcome, ReadBegan, Shown, Sighted, SightedBy, Sighting, VersionId,
+};
 
 /// A read that is not over yet.
 #[derive(Debug)]
@@ -187,7 +189,8 @@ impl Reading {
                 let sightings = listing::sightings(&root, bucket).into_iter();
                 out.extend(sightings.map(|(object, version, current, seen)| {
                     let (exchange, by, begin) = (self.exchange, SightedBy::Listing, self.begin);
-                    Event::Sighting(Sighting { exchange, object, version, current, seen, by, begin, end: stamp })
+                    let (shown, end) = (None, stamp);
+                    Event::Sighting(Sighting { exchange, object, version, current, seen, by, shown, begin, end })
                 }));
             }
             What::Head(..) => {}
@@ -204,24 +207,28 @@ impl Reading {
         stamp: Stamp,
     ) -> Event {
         let version = attributes::version(fields).or_else(|| asked.version.clone());
-        self.sighting(object, asked, version, Sighted::Present { etag, size }, by, stamp)
+        let count = fields.text("x-amz-tagging-count").map(|text| text.trim().parse().unwrap_or(u64::MAX));
+        let shown = Shown { attributes: attributes::shown(fields), tag_count: count.unwrap_or(0) };
+        let shown = (!asked.overrides).then_some(shown);
+        self.sighting((object, asked), version, Sighted::Present { etag, size }, by, shown, stamp)
     }
 
     fn absent(&self, object: &Object, asked: &Asked, version: Option<VersionId>, by: SightedBy, stamp: Stamp) -> Event {
-        self.sighting(object, asked, version.or_else(|| asked.version.clone()), Sighted::Absent, by, stamp)
+        let version = version.or_else(|| asked.version.clone());
+        self.sighting((object, asked), version, Sighted::Absent, by, None, stamp)
     }
 
     fn sighting(
         &self,
-        object: &Object,
-        asked: &Asked,
+        (object, asked): (&Object, &Asked),
         version: Option<VersionId>,
         seen: Sighted,
         by: SightedBy,
-        stamp: Stamp,
+        shown: Option<Shown>,
+        end: Stamp,
     ) -> Event {
         let (exchange, object, current) = (self.exchange, object.clone(), asked.version.is_none());
-        Event::Sighting(Sighting { exchange, object, version, current, seen, by, begin: self.begin, end: stamp })
+        Event::Sighting(Sighting { exchange, object, version, current, seen, by, shown, begin: self.begin, end })
     }
 }
 

@@ -5,6 +5,7 @@ use hawser_api::{GapReason, Stamp};
 
 use super::attributes;
 use super::content::Content;
+use super::delete;
 use super::form::Form;
 use super::proven::{self, Proven};
 use super::request::Ask;
@@ -150,8 +151,15 @@ impl Writing {
                 whole.and_then(|()| self.content.end(trailer))
             }
         };
-        if let Err(reason) = taken {
-            self.flaw(reason, out);
+        match (taken, &self.sink, &self.ask) {
+            (Err(reason), ..) => self.flaw(reason, out),
+            (Ok(()), Sink::Document(document), Ask::DeleteMany) => {
+                let keys = document.whole().map(|document| delete::keys(&document)).unwrap_or_default();
+                if !keys.is_empty() {
+                    out.push(Event::Keys { exchange: self.exchange, keys });
+                }
+            }
+            (Ok(()), ..) => {}
         }
         let announced = self.request.list("x-amz-trailer").filter_map(|name| std::str::from_utf8(name).ok());
         let checksums = announced.map(str::to_ascii_lowercase).filter(|name| name.starts_with("x-amz-checksum-"));

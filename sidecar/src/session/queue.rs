@@ -1,7 +1,8 @@
 //! What one session has to tell and has not been told to be durable: numbered, in order, bounded.
 //!
-//! A message is a *letter* until the store has receipted it. While the store is away every letter that matters
-//! is kept in the journal as well, in a short form; a letter that finds no room here is kept there alone.
+//! A message is a *letter* until the store has receipted it. While the store is away, or so slow that it has not
+//! even receipted an operation's intent, every letter that matters is kept in the journal as well, in a short form;
+//! a letter that finds no room here is kept there alone.
 //! No I/O but the journal's, no clock, no lock: [`super::Session`] holds one behind a mutex.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,14 +107,35 @@ impl Queue {
         mentioned
     }
 
+    /// Tells the keys of an announced operation on many, once they are known: should it be lost, they alone are in
+    /// doubt. At best effort, as the announcement stands.
+    pub(super) fn specify(&mut self, intent: v1::Intent) {
+        let Some(announced) = self.open.get(&intent.operation) else { return };
+        if let Some(letter) = self.letters.get_mut(announced).filter(|letter| !letter.sent) {
+            let message = Message::Intent(intent);
+            let len = len_of(&message);
+            if self.len - letter.len + len <= LETTERS_LEN_MAX {
+                self.len = self.len - letter.len + len;
+                (letter.message, letter.len) = (Some(message), len);
+            }
+            return;
+        }
+        let (operation, message) = (intent.operation, Message::Intent(intent));
+        if self.has_room(&message, LETTERS_LEN_MAX / 2) {
+            self.put(message, operation, None);
+        }
+    }
+
     /// Tells an outcome: it stays here or in the journal until the store has it.
     pub(super) fn tell(&mut self, mut message: Message) {
-        let Some(operation) = self.end_intent(&mut message) else { return };
+        let Some((operation, intent_is_there)) = self.end_intent(&mut message) else { return };
         let sequence = self.next;
         let kept = gap::kept_form(&message);
         if self.has_room(&message, LETTERS_LEN_MAX) {
             self.put(message, operation, None);
-            if !self.speaking {
+            // An intent that the store has becomes a gap by itself should this process die. One that is still on its
+            // way, behind a store that is stuck, dies with it.
+            if !self.speaking || !intent_is_there {
                 self.keep(sequence, kept);
             }
         } else if kept.is_some() {
@@ -150,24 +172,36 @@ impl Queue {
         None
     }
 
-    /// The store's word on the letter `sequence`. A refused outcome is given back.
+    /// The store's word on the letter `sequence`. A refused outcome is given back: its operation stays open and its
+    /// entry kept until something else has been told of it and [`Queue::forget`] is called.
     pub(super) fn receipt(&mut self, sequence: u64, verdict: &Verdict) -> Option<Message> {
         let letter = self.remove(sequence);
-        self.journal.done(&Key { session: self.session, sequence });
         // The store reads in order: it has every intent before this one.
         let passed: Vec<u64> =
             self.letters.range(..sequence).filter(|(_, letter)| is_sent_intent(letter)).map(|(s, _)| *s).collect();
         for intent in passed {
             self.remove(intent);
         }
-        let letter = letter.filter(|letter| letter.message.as_ref().is_none_or(awaits_receipt))?;
-        self.open.remove(&letter.operation);
+        let Some(letter) = letter.filter(|letter| letter.message.as_ref().is_none_or(awaits_receipt)) else {
+            self.forget(sequence);
+            return None;
+        };
         if let Some(key) = letter.replays {
             self.journal.done(&key);
             self.replaying.remove(&key);
             self.replay();
         }
-        letter.message.filter(|_| matches!(verdict, Verdict::Refused(_)))
+        let refused = letter.message.filter(|_| matches!(verdict, Verdict::Refused(_)));
+        if refused.is_none() {
+            self.open.remove(&letter.operation);
+            self.forget(sequence);
+        }
+        refused
+    }
+
+    /// Nothing is owed any more for the letter `sequence`.
+    pub(super) fn forget(&mut self, sequence: u64) {
+        self.journal.done(&Key { session: self.session, sequence });
     }
 
     /// The store listens: everything that is not receipted is told (again). It has what came up to
@@ -220,29 +254,30 @@ impl Queue {
     }
 
     /// Takes an ended operation's number out of `message` where its intent never left, and the intent with it.
-    /// `None` when nothing is left to tell.
-    fn end_intent(&mut self, message: &mut Message) -> Option<u64> {
+    /// Gives the number that is left, and whether the store is known to have the intent; `None` when nothing is
+    /// left to tell.
+    fn end_intent(&mut self, message: &mut Message) -> Option<(u64, bool)> {
         let number = match message {
             Message::Recorded(recorded) => &mut recorded.operation,
             Message::Gap(gap) => &mut gap.operation,
             Message::Abandoned(abandoned) => &mut abandoned.operation,
-            _ => return Some(0),
+            _ => return Some((0, false)),
         };
         let operation = *number;
-        let never_left = match self.open.get(&operation) {
-            Some(intent) => {
-                self.letters.get(intent).is_some_and(|letter| letter.operation == operation && !letter.sent)
-            }
-            None => operation != 0,
+        let letter = self.open.get(&operation).map(|intent| self.letters.get(intent));
+        let (never_left, is_there) = match letter {
+            Some(Some(letter)) => (!letter.sent, false),
+            Some(None) => (false, true), // receipted
+            None => (operation != 0, false),
         };
         if !never_left {
-            return Some(operation);
+            return Some((operation, is_there));
         }
         *number = 0;
         if let Some(intent) = self.open.remove(&operation) {
             self.remove(intent);
         }
-        (!matches!(message, Message::Abandoned(_))).then_some(0)
+        (!matches!(message, Message::Abandoned(_))).then_some((0, false))
     }
 
     fn replay(&mut self) {
@@ -300,17 +335,15 @@ fn is_sent_intent(letter: &Letter) -> bool {
 
 /// Whether the store answers such a message with a receipt that matters.
 fn awaits_receipt(message: &Message) -> bool {
-    match message {
+    matches!(
+        message,
         Message::Recorded(_)
-        | Message::Abandoned(_)
-        | Message::Gap(_)
-        | Message::GapOpen(_)
-        | Message::GapClose(_)
-        | Message::Journalled(_) => true,
-        Message::Hello(_) | Message::Heartbeat(_) | Message::Intent(_) | Message::Sightings(_) | Message::Read(_) => {
-            false
-        }
-    }
+            | Message::Abandoned(_)
+            | Message::Gap(_)
+            | Message::GapOpen(_)
+            | Message::GapClose(_)
+            | Message::Journalled(_)
+    )
 }
 
 fn len_of(message: &Message) -> usize {

@@ -93,11 +93,68 @@ fn what_was_on_its_way_when_the_store_went_is_kept() {
     let journal = Arc::new(Journal::in_memory());
     let mut queue = queue(&journal);
     queue.welcomed(0);
-    queue.tell(put(0, "a", 10));
+    let operation = announced(&mut queue, "a");
+    queue.tell(put(operation, "a", 10));
     sent(&mut queue);
-    assert_eq!(journal.count(), 0);
+    assert_eq!(journal.count(), 0, "should this process die, the intent becomes a gap");
     queue.fell_silent();
     assert_eq!(journal.count(), 1);
+}
+
+/// An operation whose intent the store has receipted.
+fn announced(queue: &mut Queue, key: &str) -> u64 {
+    let operation = queue.announce(intent(key));
+    let (sequence, _) = *sent(queue).last().unwrap();
+    queue.receipt(sequence, &Verdict::Taken);
+    operation
+}
+
+#[test]
+fn what_a_stuck_store_has_not_heard_of_is_kept_although_it_is_not_away() {
+    let journal = Arc::new(Journal::in_memory());
+    let mut queue = queue(&journal);
+    queue.welcomed(0);
+    let (unsent, sent_only) = (queue.announce(intent("a")), queue.announce(intent("b")));
+    queue.tell(put(unsent, "a", 10));
+    assert_eq!(journal.count(), 1, "its intent had not left");
+    sent(&mut queue);
+    queue.tell(put(sent_only, "b", 10));
+    assert_eq!(journal.count(), 2, "its intent had left, and nobody has said that it arrived");
+    queue.tell(put(0, "c", 10));
+    assert_eq!(journal.count(), 3, "nothing was announced");
+    let told = sent(&mut queue);
+    assert_eq!(told.len(), 2);
+    for sequence in 1..=5 {
+        queue.receipt(sequence, &Verdict::Taken);
+    }
+    assert!(journal.is_empty() && queue.is_settled(), "{}", journal.count());
+}
+
+#[test]
+fn keys_that_become_known_are_told_before_the_outcome_and_with_the_same_number() {
+    let journal = Arc::new(Journal::in_memory());
+    let mut queue = queue(&journal);
+    queue.welcomed(0);
+    let keys = |operation| v1::Intent { operation, keys: vec!["k".into()], ..intent("") };
+    let keys_of = |queue: &mut Queue| -> Vec<(u64, usize)> {
+        let letters = std::iter::from_fn(|| queue.next_letter());
+        let intents = letters.filter_map(|letter| match letter.message {
+            Some(Message::Intent(intent)) => Some((intent.operation, intent.keys.len())),
+            _ => None,
+        });
+        intents.collect()
+    };
+    let waiting = queue.announce(intent(""));
+    queue.specify(keys(waiting));
+    assert_eq!(keys_of(&mut queue), [(waiting, 1)], "one letter, as the first had not left");
+    let gone = queue.announce(intent(""));
+    assert_eq!(keys_of(&mut queue), [(gone, 0)]);
+    queue.specify(keys(gone));
+    queue.tell(delete(gone, "k"));
+    assert_eq!(sent(&mut queue).iter().map(|(_, kind)| *kind).collect::<Vec<_>>(), ["intent", "recorded"]);
+    queue.tell(delete(waiting, "k"));
+    queue.specify(keys(77));
+    assert_eq!(sent(&mut queue).len(), 1, "nothing is said of an operation that nobody announced");
 }
 
 #[test]
@@ -117,14 +174,15 @@ fn over_the_bound_an_outcome_is_kept_in_the_journal_alone_and_told_from_there() 
     let mut queue = queue(&journal);
     queue.welcomed(0);
     let len = LETTERS_LEN_MAX / 4;
-    for key in ["a", "b", "c", "d", "e"] {
-        queue.tell(put(0, key, len));
+    let operations = ["a", "b", "c", "d", "e"].map(|key| (announced(&mut queue, key), key));
+    for (operation, key) in operations {
+        queue.tell(put(operation, key, len));
     }
     assert!(queue.len <= LETTERS_LEN_MAX + 2 * LETTER_OVERHEAD);
     assert_eq!(journal.count(), 2);
     let kinds: Vec<_> = sent(&mut queue).into_iter().map(|(_, kind)| kind).collect();
     assert_eq!(kinds, ["recorded", "recorded", "recorded", "gap", "gap"]);
-    for sequence in 1..=5 {
+    for sequence in 6..=10 {
         queue.receipt(sequence, &Verdict::Taken);
     }
     assert!(journal.is_empty() && queue.is_settled());
@@ -202,4 +260,25 @@ fn a_refused_outcome_comes_back_and_a_refused_intent_does_not() {
     queue.tell(delete(operation, "a"));
     sent(&mut queue);
     assert!(matches!(queue.receipt(2, &refused), Some(Message::Recorded(_))));
+}
+
+#[test]
+fn a_refused_outcome_is_kept_until_something_else_was_told_that_ends_its_operation() {
+    let journal = Arc::new(Journal::in_memory());
+    let mut queue = queue(&journal);
+    queue.welcomed(0);
+    let operation = announced(&mut queue, "a");
+    queue.tell(delete(operation, "a"));
+    queue.keep_untold();
+    sent(&mut queue);
+    let Some(Message::Recorded(_)) = queue.receipt(2, &Verdict::Refused("not ours".into())) else { panic!("it") };
+    assert_eq!((journal.count(), queue.open_operations()), (1, vec![operation]), "a death now loses nothing");
+    let gap = v1::GapFound { operation, object: object("a"), scope: "Key".into(), ..v1::GapFound::default() };
+    queue.tell(Message::Gap(gap));
+    queue.forget(2);
+    let letter = queue.next_letter().unwrap();
+    let Some(Message::Gap(told)) = &letter.message else { panic!("a gap") };
+    assert_eq!(told.operation, operation, "it ends the intent at the store");
+    queue.receipt(letter.sequence, &Verdict::Taken);
+    assert!(journal.is_empty() && queue.open_operations().is_empty());
 }
