@@ -278,3 +278,67 @@ impl Shown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn binding(status: Value) -> CloudBinding {
+        let endpoint = |name: &str| json!({ "name": name, "s3": { "endpoint": format!("https://{name}.test") } });
+        let manifest = json!({
+            "apiVersion": "hawser.dev/v1alpha1", "kind": "CloudBinding",
+            "metadata": { "name": "photos", "namespace": "shop", "generation": 2 },
+            "spec": {
+                "provider": "b", "providers": [endpoint("a"), endpoint("b")], "buckets": [{ "name": "photos" }],
+            },
+            "status": status,
+        });
+        serde_json::from_value(manifest).unwrap()
+    }
+
+    fn stalled(status: &str) -> Value {
+        json!([{ "type": "Stalled", "status": status, "reason": "Conflicts", "message": "3 objects are foreign",
+            "lastTransitionTime": "2026-11-24T11:00:00Z" }])
+    }
+
+    #[test]
+    fn a_binding_stands_as_its_status_of_this_edit_says() {
+        let migration =
+            |finished: Value| json!({ "epoch": 1, "source": "a", "target": "b", "dryRun": true, "finished": finished });
+        let rows = [
+            ("nobody has seen the edit", json!({ "observedGeneration": 1, "provider": "b" }), Stands::Working),
+            ("no status at all", json!({}), Stands::Working),
+            ("in force", json!({ "observedGeneration": 2, "provider": "b" }), Stands::InForce),
+            ("under way", json!({ "observedGeneration": 2, "provider": "a", "phase": "Replicating" }), Stands::Working),
+            (
+                "paused",
+                json!({ "observedGeneration": 2, "provider": "a", "phase": "Paused" }),
+                Stands::Waiting("Paused: set spec.migration.paused to false to go on".into()),
+            ),
+            (
+                "stalled",
+                json!({ "observedGeneration": 2, "provider": "a", "conditions": stalled("True") }),
+                Stands::Waiting("Conflicts: 3 objects are foreign".into()),
+            ),
+            (
+                "stalled no more",
+                json!({ "observedGeneration": 2, "provider": "a", "conditions": stalled("False") }),
+                Stands::Working,
+            ),
+            (
+                "a dry run that is over",
+                json!({ "observedGeneration": 2, "provider": "a", "migration": migration("2026-11-24T11:00:00Z".into()) }),
+                Stands::Tried,
+            ),
+            (
+                "a dry run under way",
+                json!({ "observedGeneration": 2, "provider": "a", "migration": migration(Value::Null) }),
+                Stands::Working,
+            ),
+        ];
+        for (what, status, wanted) in rows {
+            assert_eq!(stands(&binding(status)), wanted, "{what}");
+        }
+    }
+}

@@ -412,3 +412,11 @@ fn every_failure_has_its_exit_code_and_says_what_to_do() {
         assert!(!error.contains("the-token"), "{args:?}: {error}");
     }
 }
+
+#[test]
+fn the_key_of_the_s3_face_is_printed_as_tools_take_it() {
+    let scene = Scene::new();
+    let (code, out, _) = scene.hawser(&["s3-keys"]);
+    assert_eq!(code, 0);
+    assert_eq!(out, "export AWS_ACCESS_KEY_ID=shop\nexport AWS_SECRET_ACCESS_KEY=the-secret-of-shop\n");
+}
