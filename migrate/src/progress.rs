@@ -94,6 +94,16 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+impl Report {
+    /// What kept it from being done, in few words; else what there is to note.
+    fn troubles(&self) -> String {
+        const TROUBLES: [&str; 5] = ["conflicts", "content unknown", "differences", "objects failed", "gaps open"];
+        let counts = self.counts.iter().filter(|(name, count)| *count > 0 && TROUBLES.contains(name));
+        let troubles: Vec<String> = counts.map(|(name, count)| format!("{name}: {count}")).collect();
+        if troubles.is_empty() { self.notes.join("; ") } else { troubles.join(", ") }
+    }
+}
+
 impl Progress {
     /// A run that shows itself as the flags and the terminal allow.
     pub fn new(json: bool) -> Progress {
@@ -233,7 +243,7 @@ impl Progress {
     pub fn end(&self, outcome: Result<(Exit, Report), Failure>, log: Option<&Path>) -> Exit {
         if let Some(log) = log {
             let (exit, text) = match &outcome {
-                Ok((exit, report)) => (*exit, report.notes.join("; ")),
+                Ok((exit, report)) => (*exit, report.troubles()),
                 Err(failure) => (failure.exit(), failure.story()),
             };
             let text: String = text.chars().take(TERMINATION_MAX).collect();

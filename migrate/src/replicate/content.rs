@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use crate::store::Store;
 
 /// Bodies up to this are read into memory first.
-const MEMORY_MAX: u64 = 1024 * 1024;
+pub const MEMORY_MAX: u64 = 1024 * 1024;
 
 /// A range of one recorded version.
 #[derive(Clone)]

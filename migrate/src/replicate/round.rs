@@ -1,5 +1,5 @@
 //! One round: every key of the source that changed since a tick, each by one worker at a time.
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::carry::{Carry, End, Record, Seen, Step, Wanted};
+use super::content::MEMORY_MAX;
 use super::layout::Layout;
 use super::standing::{self, Way};
 use super::upload::Shipment;
@@ -23,8 +24,10 @@ use crate::run::Run;
 use crate::store::refusal;
 
 /// Objects in preparation for each request under way: their content is read and their checkpoint is
-/// written while others are sent.
-const PREPARED_PER_SLOT: usize = 4;
+/// written while others are sent. Of small ones as many as hide that writing, of larger ones as many as
+/// memory has room for, where each holds as much as is read of it before it is sent.
+const PREPARED_PER_SLOT: usize = 16;
+const PREPARED_BYTES_PER_SLOT: u64 = 4 * 1024 * 1024;
 /// So many objects in a row without any answer of the target end the run.
 const UNANSWERED_MAX: u64 = 20;
 
@@ -75,23 +78,29 @@ pub async fn carry_all(route: &Arc<Route>, after: u64) -> Result<Round, Failure>
     let mut changes = std::pin::pin!(changes(&route.run, &route.lease, &route.source, after).await?);
     let mut round = Round { through: after, seen: 0 };
     let mut workers: JoinSet<(Place, Result<(), Failure>)> = JoinSet::new();
-    let mut under_way: HashSet<Place> = HashSet::new();
+    let mut under_way: HashMap<Place, u64> = HashMap::new();
+    let mut prepared_bytes = 0;
     let mut next: Option<(Place, v1::ObjectEntry)> = None;
     let mut more = true;
     loop {
-        if let Some((place, entry)) = next.take_if(|(place, _)| !under_way.contains(place)) {
-            under_way.insert(place.clone());
+        if let Some((place, entry)) = next.take_if(|(place, _)| !under_way.contains_key(place)) {
+            let bytes = entry.size.min(MEMORY_MAX);
+            prepared_bytes += bytes;
+            under_way.insert(place.clone(), bytes);
             let route = route.clone();
             workers.spawn(async move {
                 let outcome = route.carry(&place, &entry).await;
                 (place, outcome)
             });
         }
-        let room = next.is_none() && workers.len() < route.run.limits.parallelism() * PREPARED_PER_SLOT;
+        let slots = route.run.limits.parallelism();
+        let room = next.is_none()
+            && workers.len() < slots * PREPARED_PER_SLOT
+            && prepared_bytes < slots as u64 * PREPARED_BYTES_PER_SLOT;
         tokio::select! {
             Some(done) = workers.join_next(), if !workers.is_empty() => {
                 let (place, outcome) = done.map_err(|error| Failure::because("carry an object", error))?;
-                under_way.remove(&place);
+                prepared_bytes -= under_way.remove(&place).unwrap_or_default();
                 outcome?;
             }
             change = changes.next(), if more && room => match change.transpose()? {
