@@ -202,11 +202,11 @@ pub enum Interception {
 pub struct Retention {
     /// Versions of one key that are kept at most, the current one and deletions counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub versions: Option<u32>,
     /// Days for which a version is kept after it was replaced or deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 36_500))]
+    #[schemars(range(min = 1, max = 36_500), extend("format" = "int32"))]
     pub days: Option<u32>,
 }
 
@@ -231,7 +231,7 @@ impl Default for Reconcile {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Migration {
     /// Objects, or parts of large ones, that are under way at the same time.
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 256), extend("format" = "int32"))]
     pub parallelism: u32,
     /// Bytes per second that it may send, like `200Mi`. Without it, as many as the line carries.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -80,6 +80,11 @@ impl Store {
         Some(name)
     }
 
+    /// Forgets what it was told: a new term as leader believes nothing of an earlier one.
+    pub fn begin(&self) {
+        self.replace(Told::default());
+    }
+
     fn replace(&self, told: Told) {
         *self.told.write().unwrap_or_else(PoisonError::into_inner) = told;
     }

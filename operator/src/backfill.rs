@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::context::Context;
-use crate::ended::State;
+use crate::ended::{self, State};
 use crate::job::{self, Keys, Work};
 use crate::outcome::{AGAIN, Outcome, SOON};
 use crate::start;
@@ -31,7 +31,7 @@ pub async fn reconcile(
         Next::Create => {
             let job = backfill(binding, in_force, ctx);
             match start::job(ctx, &job).await {
-                Ok(outcome) => outcome,
+                Ok(waits) => waits.unwrap_or_else(|| under_way(&name)),
                 Err(error) => Outcome::of_api(&format!("create Job {name}"), &error),
             }
         }
@@ -57,14 +57,12 @@ fn next(binding: &CloudBinding, state: &State, report: &v1::BindingReport, now: 
         return Next::Nothing(Outcome::Settled);
     }
     let name = name(binding);
-    let under_way =
-        || Outcome::waiting("Backfilling", format!("Job {name} fetches what the store does not have yet"), AGAIN);
     match state {
         State::Absent => Next::Create,
         State::Running { held: Some(held) } => Next::Nothing(held.clone()),
-        State::Running { held: None } | State::Suspended => Next::Nothing(under_way()),
-        // The store tells of it within a second.
-        State::Done => Next::Nothing(under_way()),
+        State::Running { held: None } | State::Suspended => Next::Nothing(under_way(&name)),
+        State::Done { at } if ended::shows_no_more(*at, now) => Next::Replace,
+        State::Done { .. } => Next::Nothing(Outcome::waiting("Backfilling", format!("Job {name} is done"), SOON)),
         State::Failed(ended) if ended.is_over(binding.metadata.generation.unwrap_or_default(), now) => Next::Replace,
         // What is not known yet is known after the next one: no person's turn.
         State::Failed(ended) if ended.exit == Some(4) => Next::Nothing(Outcome::waiting(
@@ -74,6 +72,10 @@ fn next(binding: &CloudBinding, state: &State, report: &v1::BindingReport, now: 
         )),
         State::Failed(ended) => Next::Nothing(ended.outcome(&name)),
     }
+}
+
+fn under_way(job: &str) -> Outcome {
+    Outcome::waiting("Backfilling", format!("Job {job} fetches what the store does not have yet"), AGAIN)
 }
 
 fn backfill(binding: &CloudBinding, in_force: &Provider, ctx: &Context) -> Job {
@@ -113,6 +115,7 @@ mod tests {
             let at = Some(at.parse().unwrap());
             State::Failed(Ended { exit: Some(exit), text: "so".into(), at, generation: 2 })
         };
+        let done = |at: &str| State::Done { at: Some(at.parse().unwrap()) };
         let reason = |next: Next| match next {
             Next::Nothing(outcome) => outcome.why().map_or("Settled", |why| why.reason),
             Next::Create => "create",
@@ -122,8 +125,9 @@ mod tests {
             ("new", State::Absent, false, "create"),
             ("long done and gone", State::Absent, true, "Settled"),
             ("under way", State::Running { held: None }, false, "Backfilling"),
-            ("done, the store's word on its way", State::Done, false, "Backfilling"),
-            ("done", State::Done, true, "Settled"),
+            ("done, the store's word on its way", done("2026-01-01T00:59:50Z"), false, "Backfilling"),
+            ("done, and the store lost it", done("2026-01-01T00:00:00Z"), false, "replace"),
+            ("done", done("2026-01-01T00:00:00Z"), true, "Settled"),
             ("keys refused a minute ago", failed(5, "2026-01-01T00:59:00Z"), false, "CredentialsRejected"),
             ("keys refused an hour ago", failed(5, "2026-01-01T00:00:00Z"), false, "replace"),
             ("gaps left", failed(4, "2026-01-01T00:59:00Z"), false, "Backfilling"),

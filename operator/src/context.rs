@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use kube::Client;
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 
 use crate::at_store::Store;
 use crate::authority::Authority;
@@ -27,8 +27,8 @@ pub struct Context {
     pub jobs: Jobs,
     /// How pods are rendered, to tell which are stale.
     pub pods: Arc<pod::Settings>,
-    /// Writes Events.
-    pub recorder: Recorder,
+    /// Who writes the Events.
+    pub reporter: Reporter,
     /// Counters.
     pub metrics: Metrics,
     /// Held while a Job is counted and made.

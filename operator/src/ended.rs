@@ -12,6 +12,8 @@ use crate::outcome::{AGAIN, Outcome};
 
 /// Longest text of a Job that a condition repeats.
 const TEXT_LEN_MAX: usize = 600;
+/// What a Job did shows in the store at once.
+const SHOWS_WITHIN: Duration = Duration::from_secs(30);
 /// Refused keys and a missing bucket are repaired where the API server sees nothing of it.
 const REPAIRED_ELSEWHERE: Duration = Duration::from_secs(300);
 
@@ -22,15 +24,23 @@ pub enum State {
     Absent,
     /// It works, or waits for its next try.
     Running {
-        /// Why its pod does not start, where it does not.
+        /// Why its pod does not start, where it does not, or why it had to try again.
         held: Option<Outcome>,
     },
     /// It was told to rest.
     Suspended,
     /// It did what it was for.
-    Done,
+    Done {
+        /// When.
+        at: Option<Timestamp>,
+    },
     /// It gave up.
     Failed(Ended),
+}
+
+/// Whether the store should long know what a Job did that ended at `at`: it was restored, or lost what it had.
+pub fn shows_no_more(at: Option<Timestamp>, now: Timestamp) -> bool {
+    at.is_some_and(|at| now.duration_since(at).unsigned_abs() > SHOWS_WITHIN)
 }
 
 /// The end of a Job that failed.
@@ -52,7 +62,8 @@ pub fn state(job: Option<&Job>, pods: &[impl AsRef<Pod>]) -> State {
     let conditions = job.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let when = |type_: &str| conditions.iter().find(|is| is.type_ == type_ && is.status == "True");
     if when("Complete").is_some() || when("SuccessCriteriaMet").is_some() {
-        return State::Done;
+        let at = job.status.as_ref().and_then(|status| status.completion_time.as_ref()).map(|time| time.0);
+        return State::Done { at };
     }
     let uid = job.uid().unwrap_or_default();
     let own = |pod: &&Pod| pod.owner_references().iter().any(|owner| owner.uid == uid);
@@ -71,7 +82,14 @@ pub fn state(job: Option<&Job>, pods: &[impl AsRef<Pod>]) -> State {
     if job.spec.as_ref().is_some_and(|spec| spec.suspend == Some(true)) {
         return State::Suspended;
     }
-    State::Running { held: own.last().and_then(|pod| held(pod)) }
+    let retried = own.iter().rev().find_map(|pod| terminated(pod)).filter(|(exit, _)| *exit != 0);
+    let retried = retried.map(|(exit, message)| {
+        let message = text(&message);
+        let message =
+            format!("Job {} is tried again; its last try ended with exit code {exit}: {message}", job.name_any());
+        Outcome::waiting("JobRetrying", message, AGAIN)
+    });
+    State::Running { held: own.last().and_then(|pod| held(pod)).or(retried) }
 }
 
 fn terminated(pod: &Pod) -> Option<(i32, String)> {
@@ -231,7 +249,7 @@ mod tests {
         assert_eq!(state(None, &none), State::Absent);
         assert_eq!(state(Some(&job(None, false)), &none), State::Running { held: None });
         assert_eq!(state(Some(&job(None, true)), &none), State::Suspended);
-        assert_eq!(state(Some(&job(Some("Complete"), false)), &none), State::Done);
+        assert_eq!(state(Some(&job(Some("Complete"), false)), &none), State::Done { at: None });
         let lacks =
             pod(json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"x\" not found"}}));
         let State::Running { held: Some(Outcome::Stalled(why)) } = state(Some(&job(None, false)), &[lacks]) else {
@@ -239,6 +257,14 @@ mod tests {
         };
         assert_eq!(why.reason, "CredentialsMissing");
         assert!(why.message.starts_with("secret \"x\" not found"), "{}", why.message);
+        let tried = State::Running {
+            held: Some(Outcome::waiting(
+                "JobRetrying",
+                "Job hawser-photos-backfill is tried again; its last try ended with exit code 1: no answer",
+                AGAIN,
+            )),
+        };
+        assert_eq!(state(Some(&job(None, false)), &[exit(1, "no answer")]), tried);
         assert_eq!(failed(&none).text, "the Job says");
     }
 

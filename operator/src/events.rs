@@ -3,7 +3,7 @@ use hawser_api::CloudBinding;
 use hawser_api::binding::CloudBindingStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::{Event, EventType, Recorder};
 
 use crate::context::Context;
 use crate::status::{MIGRATION_COMPLETE, READY};
@@ -11,14 +11,24 @@ use crate::status::{MIGRATION_COMPLETE, READY};
 /// Longest note that the API server takes is 1 024 bytes.
 const NOTE_LEN_MAX: usize = 1000;
 /// Reasons of what is under way by itself and still wants somebody's eye.
-const TROUBLES: [&str; 6] =
-    ["StoreUnreachable", "StoreRefusesOperator", "StoreFull", "Unschedulable", "ApplyFailed", "Forbidden"];
+const TROUBLES: [&str; 7] = [
+    "JobRetrying",
+    "StoreUnreachable",
+    "StoreRefusesOperator",
+    "StoreFull",
+    "Unschedulable",
+    "ApplyFailed",
+    "Forbidden",
+];
 
 /// Tells what changed. An Event that cannot be written is no reason to do anything again.
 pub async fn publish(binding: &CloudBinding, after: &CloudBindingStatus, ctx: &Context) {
     let reference = binding.object_ref(&());
+    // A recorder that lives counts an Event up under its reason and keeps the first note: the name of a Job that is
+    // long gone. Each of these is a change of state, so each is its own.
+    let recorder = Recorder::new(ctx.client.clone(), ctx.reporter.clone());
     for event in between(binding.status.as_ref(), after) {
-        if let Err(error) = ctx.recorder.publish(&event, &reference).await {
+        if let Err(error) = recorder.publish(&event, &reference).await {
             tracing::warn!(reason = event.reason, error = &error as &dyn std::error::Error, "an Event was not written");
         }
     }

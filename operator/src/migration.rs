@@ -15,9 +15,6 @@ use crate::outcome::{AGAIN, Outcome, SOON};
 use crate::reconcile::Seen;
 use crate::start;
 
-/// What a Job that is done may take to show in the store.
-const SHOWS_WITHIN: std::time::Duration = std::time::Duration::from_secs(30);
-
 /// What the binding asks for, beside what there is.
 pub struct Wish<'a> {
     /// The binding.
@@ -47,14 +44,14 @@ pub async fn reconcile(wish: &Wish<'_>, seen: &Seen, report: &mut v1::BindingRep
     let current = name(binding, epoch.epoch);
     // What an edit left behind: the store no longer listens to it, and it holds a place.
     for stale in jobs.iter().filter(|job| job.name_any() != current || is_given_up(wish, &epoch)) {
-        let ended = matches!(ended::state(Some(stale), &seen.job_pods), State::Done | State::Failed(_));
+        let ended = matches!(ended::state(Some(stale), &seen.job_pods), State::Done { .. } | State::Failed(_));
         if !ended && let Err(error) = start::delete(ctx, binding, &stale.name_any()).await {
             return Outcome::of_api(&format!("delete Job {}", stale.name_any()), &error);
         }
     }
     let job = jobs.iter().find(|job| job.name_any() == current).copied();
     let state = ended::state(job, &seen.job_pods);
-    match next(wish, &epoch, &state, done_at(job), Timestamp::now()) {
+    match next(wish, &epoch, &state, Timestamp::now()) {
         Next::Nothing(outcome) => outcome,
         Next::Raise(wanted) => match ctx.store.start_migration(&seen.domain, binding, &wanted).await {
             Ok(raised) => {
@@ -77,7 +74,7 @@ pub async fn reconcile(wish: &Wish<'_>, seen: &Seen, report: &mut v1::BindingRep
             }
             let job = migrate(wish, epoch.epoch, &ctx.store_url, &ctx.jobs);
             match start::job(ctx, &job).await {
-                Ok(outcome) => outcome,
+                Ok(waits) => waits.unwrap_or_else(|| under_way(wish, &current)),
                 Err(error) => Outcome::of_api(&format!("create Job {current}"), &error),
             }
         }
@@ -91,10 +88,6 @@ pub async fn reconcile(wish: &Wish<'_>, seen: &Seen, report: &mut v1::BindingRep
             Err(error) => Outcome::of_api(&format!("suspend Job {current}"), &error),
         },
     }
-}
-
-fn done_at(job: Option<&Job>) -> Option<Timestamp> {
-    job?.status.as_ref()?.completion_time.as_ref().map(|time| time.0)
 }
 
 #[derive(Debug, PartialEq)]
@@ -115,13 +108,7 @@ fn is_given_up(wish: &Wish<'_>, epoch: &v1::MigrationEpoch) -> bool {
 }
 
 /// What is to be done. No I/O, no clock of its own.
-fn next(
-    wish: &Wish<'_>,
-    epoch: &v1::MigrationEpoch,
-    state: &State,
-    done_at: Option<Timestamp>,
-    now: Timestamp,
-) -> Next {
+fn next(wish: &Wish<'_>, epoch: &v1::MigrationEpoch, state: &State, now: Timestamp) -> Next {
     let migration = &wish.binding.spec.migration;
     let (source, target) = (wish.in_force.id().to_string(), wish.wanted.id().to_string());
     if source == target {
@@ -136,25 +123,21 @@ fn next(
     }
     let job = name(wish.binding, epoch.epoch);
     let (from, to) = (&wish.in_force.name, &wish.wanted.name);
-    let under_way = || match migration.dry_run {
-        true => Outcome::waiting("DryRunning", format!("Job {job} finds out what {from} → {to} would send"), AGAIN),
-        false => Outcome::waiting("Replicating", format!("Job {job} brings what is at {from} to {to}"), AGAIN),
-    };
     match (state, migration.paused) {
         (State::Absent, true) | (State::Suspended, true) => Next::Nothing(paused()),
         (State::Running { .. }, true) => Next::Suspend(true),
         (State::Suspended, false) => Next::Suspend(false),
         (State::Absent, false) => Next::Create,
         (State::Running { held: Some(held) }, false) => Next::Nothing(held.clone()),
-        (State::Running { held: None }, false) => Next::Nothing(under_way()),
-        (State::Done, _) if migration.dry_run => Next::Nothing(Outcome::halted(
+        (State::Running { held: None }, false) => Next::Nothing(under_way(wish, &job)),
+        (State::Done { .. }, _) if migration.dry_run => Next::Nothing(Outcome::halted(
             "DryRunComplete",
             format!(
                 "Job {job} found out what {from} → {to} would send, and changed nothing: status.migration has the \
                  numbers, its log the objects; set spec.migration.dryRun to false to migrate"
             ),
         )),
-        (State::Done, _) => match done_at.is_some_and(|at| now.duration_since(at).unsigned_abs() > SHOWS_WITHIN) {
+        (State::Done { at }, _) => match ended::shows_no_more(*at, now) {
             true => Next::Replace,
             false => Next::Nothing(Outcome::waiting("Replicating", format!("Job {job} is done"), SOON)),
         },
@@ -162,6 +145,14 @@ fn next(
             Next::Replace
         }
         (State::Failed(ended), _) => Next::Nothing(ended.outcome(&job)),
+    }
+}
+
+fn under_way(wish: &Wish<'_>, job: &str) -> Outcome {
+    let (from, to) = (&wish.in_force.name, &wish.wanted.name);
+    match wish.binding.spec.migration.dry_run {
+        true => Outcome::waiting("DryRunning", format!("Job {job} finds out what {from} → {to} would send"), AGAIN),
+        false => Outcome::waiting("Replicating", format!("Job {job} brings what is at {from} to {to}"), AGAIN),
     }
 }
 
@@ -272,6 +263,7 @@ mod tests {
         let failed =
             |exit, at, generation| State::Failed(Ended { exit: Some(exit), text: "so".into(), at, generation });
         let running = || State::Running { held: None };
+        let done = |at| State::Done { at };
         let said = |next: Next| match next {
             Next::Nothing(outcome) => outcome.why().map_or("Settled", |why| why.reason).to_owned(),
             Next::Raise(wanted) => format!("raise over {} to {}", wanted.epoch, wanted.target),
@@ -280,48 +272,30 @@ mod tests {
             Next::Suspend(suspend) => format!("suspend {suspend}"),
         };
         let raise = |over, to| format!("raise over {over} to {to}");
-        for (trap, wanted, epoch, state, paused, dry_run, done, step) in [
-            ("at rest", "aws", &never, State::Absent, false, false, None, "Settled".to_owned()),
-            ("at rest after a migration", "aws", &back, State::Done, false, false, None, "Settled".into()),
-            ("the edit", "hetzner", &never, State::Absent, false, false, None, raise(0, hetzner)),
-            ("the edit, after another migration", "hetzner", &back, State::Done, false, false, None, raise(4, hetzner)),
-            ("raised", "hetzner", &there, State::Absent, false, false, None, "create".into()),
-            ("raised, paused", "hetzner", &there, State::Absent, true, false, None, "Paused".into()),
-            ("under way", "hetzner", &there, running(), false, false, None, "Replicating".into()),
-            ("edited back half-way", "aws", &there, running(), false, false, None, raise(3, aws)),
-            ("dry run after all", "hetzner", &there, running(), false, true, None, raise(3, hetzner)),
-            ("dry run done", "hetzner", &dry, State::Done, false, true, just, "DryRunComplete".into()),
-            ("in earnest after a dry run", "hetzner", &dry, State::Done, false, false, just, raise(3, hetzner)),
-            ("paused", "hetzner", &there, running(), true, false, None, "suspend true".into()),
-            ("rests", "hetzner", &there, State::Suspended, true, false, None, "Paused".into()),
-            ("goes on", "hetzner", &there, State::Suspended, false, false, None, "suspend false".into()),
-            (
-                "done, the store's word on its way",
-                "hetzner",
-                &there,
-                State::Done,
-                false,
-                false,
-                just,
-                "Replicating".into(),
-            ),
-            ("done, and not in force", "hetzner", &there, State::Done, false, false, long_ago, "replace".into()),
-            ("bucket missing", "hetzner", &there, failed(6, just, 2), false, false, None, "BucketMissing".into()),
-            (
-                "bucket missing, edited since",
-                "hetzner",
-                &there,
-                failed(6, just, 1),
-                false,
-                false,
-                None,
-                "replace".into(),
-            ),
-            ("conflicts, long ago", "hetzner", &there, failed(3, long_ago, 2), false, false, None, "replace".into()),
+        for (trap, wanted, epoch, state, paused, dry_run, step) in [
+            ("at rest", "aws", &never, State::Absent, false, false, "Settled".to_owned()),
+            ("at rest after a migration", "aws", &back, done(None), false, false, "Settled".into()),
+            ("the edit", "hetzner", &never, State::Absent, false, false, raise(0, hetzner)),
+            ("the edit, after another migration", "hetzner", &back, done(None), false, false, raise(4, hetzner)),
+            ("raised", "hetzner", &there, State::Absent, false, false, "create".into()),
+            ("raised, paused", "hetzner", &there, State::Absent, true, false, "Paused".into()),
+            ("under way", "hetzner", &there, running(), false, false, "Replicating".into()),
+            ("edited back half-way", "aws", &there, running(), false, false, raise(3, aws)),
+            ("dry run after all", "hetzner", &there, running(), false, true, raise(3, hetzner)),
+            ("dry run done", "hetzner", &dry, done(just), false, true, "DryRunComplete".into()),
+            ("in earnest after a dry run", "hetzner", &dry, done(just), false, false, raise(3, hetzner)),
+            ("paused", "hetzner", &there, running(), true, false, "suspend true".into()),
+            ("rests", "hetzner", &there, State::Suspended, true, false, "Paused".into()),
+            ("goes on", "hetzner", &there, State::Suspended, false, false, "suspend false".into()),
+            ("done, the store's word on its way", "hetzner", &there, done(just), false, false, "Replicating".into()),
+            ("done, and not in force", "hetzner", &there, done(long_ago), false, false, "replace".into()),
+            ("bucket missing", "hetzner", &there, failed(6, just, 2), false, false, "BucketMissing".into()),
+            ("bucket missing, edited since", "hetzner", &there, failed(6, just, 1), false, false, "replace".into()),
+            ("conflicts, long ago", "hetzner", &there, failed(3, long_ago, 2), false, false, "replace".into()),
         ] {
             let mut binding = golden::binding();
             (binding.spec.migration.paused, binding.spec.migration.dry_run) = (paused, dry_run);
-            assert_eq!(said(next(&wish(&binding, wanted), epoch, &state, done, now)), step, "{trap}");
+            assert_eq!(said(next(&wish(&binding, wanted), epoch, &state, now)), step, "{trap}");
         }
     }
 }

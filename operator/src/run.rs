@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hawser_api::connect::{self, ConnectError};
 use kube::Client;
-use kube::runtime::events::Recorder;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal as on};
@@ -115,6 +114,7 @@ pub async fn run(flags: &flags::Run) -> Result<(), RunError> {
         let mut tasks = JoinSet::new(); // they end with the term
         let due = queue.read();
         let store = store.clone();
+        store.begin();
         let caches = Caches::watch(&client, bindings.clone(), &queue, &mut tasks);
         tasks.spawn(store.clone().watch(queue.clone()));
         let host = host(&flags.store);
@@ -128,7 +128,7 @@ pub async fn run(flags: &flags::Run) -> Result<(), RunError> {
             authority: authority.clone(),
             jobs: flags.jobs.clone(),
             pods: Arc::clone(&pods),
-            recorder: Recorder::new(client.clone(), context::reporter(&flags.identity)),
+            reporter: context::reporter(&flags.identity),
             metrics: metrics.clone(),
             starting: tokio::sync::Mutex::new(()),
         });

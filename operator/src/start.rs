@@ -10,22 +10,22 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::labels::FIELD_MANAGER;
-use crate::outcome::{AGAIN, Outcome, SOON};
+use crate::outcome::{Outcome, SOON};
 
 /// How long a Job that was just made may take to be seen; only then is the next one counted.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Makes a Job, or says that it has to wait for others.
+/// Makes a Job, or says why it has to wait for others.
 ///
 /// # Errors
 /// What the API server says.
-pub async fn job(ctx: &Context, job: &Job) -> Result<Outcome, kube::Error> {
+pub async fn job(ctx: &Context, job: &Job) -> Result<Option<Outcome>, kube::Error> {
     let _one_at_a_time = ctx.starting.lock().await; // or two would both be the last one allowed
     let name = job.name_any();
     let active = ctx.caches.jobs.state().iter().filter(|job| is_active(job)).count();
     if active >= ctx.jobs.jobs_max {
         let message = format!("Job {name} waits until one of the {active} that are running ends");
-        return Ok(Outcome::waiting("Queued", message, SOON));
+        return Ok(Some(Outcome::waiting("Queued", message, SOON)));
     }
     let api: Api<Job> = Api::namespaced(ctx.client.clone(), &job.namespace().unwrap_or_default());
     match api.create(&PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() }, job).await {
@@ -41,7 +41,7 @@ pub async fn job(ctx: &Context, job: &Job) -> Result<Outcome, kube::Error> {
     };
     // One that goes unseen is counted late, nothing worse.
     let _ = tokio::time::timeout(SEEN_WITHIN, seen).await;
-    Ok(Outcome::waiting("JobStarted", format!("Job {name} was made"), AGAIN))
+    Ok(None)
 }
 
 /// Whether a Job takes one of the places. What a CronJob makes does not: it has a time of its own.

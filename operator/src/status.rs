@@ -177,24 +177,27 @@ fn status(binding: &CloudBinding, report: &Report, now: Timestamp) -> CloudBindi
         open_gaps,
         updated: Some(Time(now)),
     };
-    after.phase = Some(phase(report, &after));
+    after.phase = Some(phase(report, &after, before.phase));
     after.conditions = conditions(binding, report, &after, &before.conditions, now);
     after
 }
 
-fn phase(report: &Report, after: &CloudBindingStatus) -> Phase {
+fn phase(report: &Report, after: &CloudBindingStatus, before: Option<Phase>) -> Phase {
     let concerns = &report.concerns;
     let progress = report.store.as_ref().and_then(|report| report.status.as_ref()?.progress.as_ref());
     let said = || progress.and_then(|progress| migration::phase(&progress.phase));
     match (concerns.headline(), &concerns.migration, &concerns.backfill) {
         (Some((Kind::Stalled, _)), ..) => Phase::Stalled,
+        // The later concerns were not reached: what was under way still is.
+        _ if [&concerns.register, &concerns.config, &concerns.account].iter().any(|one| **one != Outcome::Settled) => {
+            before.filter(|is| *is != Phase::Stalled).unwrap_or(Phase::Pending)
+        }
         (_, Outcome::Halted(why), _) if why.reason == "Paused" => Phase::Paused,
         (_, Outcome::Waiting(_), _) => {
             let shown = after.migration.as_ref().and_then(|migration| migration.phase);
             shown.filter(|phase| *phase != Phase::InForce).unwrap_or(Phase::Pending)
         }
         (_, _, Outcome::Waiting(_)) => said().filter(|phase| *phase == Phase::Settling).unwrap_or(Phase::Backfilling),
-        (Some((Kind::Waiting, _)), ..) if after.provider.is_none() => Phase::Pending,
         _ => Phase::InForce,
     }
 }
@@ -236,7 +239,8 @@ fn conditions(
     }
     if let Some(migration) = &after.migration {
         let (from, to) = (&migration.source, &migration.target);
-        all.push(match (migration.phase, report.concerns.migration.why()) {
+        let why = report.concerns.migration.why().or(report.concerns.headline().map(|(_, why)| why));
+        all.push(match (migration.phase, why) {
             (Some(Phase::InForce), _) => {
                 condition(MIGRATION_COMPLETE, true, "InForce", &format!("{from} → {to}: {to} is verified and in force"))
             }

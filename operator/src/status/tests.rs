@@ -87,7 +87,7 @@ fn reconciling_and_stalled_are_there_only_while_true() {
             "store away",
             |all| all.register = Outcome::waiting("StoreUnreachable", "", Duration::ZERO),
             &["Ready=False StoreUnreachable", "Reconciling=True StoreUnreachable"],
-            Phase::InForce,
+            Phase::Pending,
         ),
     ];
     for (trap, edit, conditions, phase) in rows {
@@ -128,6 +128,12 @@ fn a_migration_is_shown_from_its_own_progress_until_it_is_in_force() {
     assert_eq!((moving.migration.as_ref().unwrap().source.as_str(), moving.provider.as_deref()), ("aws", Some("aws")));
 
     binding.status = Some(moving);
+    let mut silent = report(found.store.clone().unwrap());
+    silent.concerns.register = Outcome::waiting("StoreUnreachable", "", Duration::ZERO);
+    let silent = status(&binding, &silent, now());
+    assert_eq!(silent.phase, Some(Phase::Replicating), "what was under way still is");
+    assert_eq!(shown(&silent)[2], "MigrationComplete=False StoreUnreachable");
+
     let mut told = store("hetzner", HETZNER, 1000);
     told.migration = Some(epoch(3)); // and the progress is of a later comparison
     let done = status(&binding, &report(told), now());
