@@ -13,7 +13,7 @@ CLIENTS = machine.REPO / "e2e" / "clients"
 
 @stories.story("transparency", own_network=True)
 def clients(folder):
-    """Python, Go, Java and JavaScript, each with its own SDK, unmodified: the cloud holds what they wrote, and
+    """Python, Go, Java, JavaScript and Rust, each with its own SDK, unmodified: the cloud holds what they wrote, and
     so does the copy, where it does not say why not."""
     ca = authority.Authority(folder / "ca")
     cloud = clouds.Versitygw("cloud-a", folder, ca).start()
@@ -22,7 +22,7 @@ def clients(folder):
     sidecar = hawser.Sidecar(folder, binding, store.url, ca.pem, redirect=True).start()
     book = {}
     with sidecar.redirected(cloud.port):
-        for client in (_python, _go, _javascript, _java):
+        for client in (_python, _go, _javascript, _java, _rust):
             book |= client(folder, cloud, _trust(sidecar))
             print(f"  {client.__name__[1:]}: {len(book)} objects so far", flush=True)
     running.expect(_passed(sidecar) > 0, "no connection passed through the sidecar")
@@ -99,6 +99,21 @@ def _java(_folder, cloud, trust):
     classes = f"{machine.CACHE / 'java' / 'classes'}:{machine.CACHE / 'java'}/*"
     done = running.run(["java", "-cp", classes, "Client", BUCKET, "java"], machine.environment(**cloud.credentials(), **trust)).ok()
     return json.loads(done.out)
+
+
+def _rust(folder, cloud, trust):
+    book, local = {}, folder / "rust"
+    local.mkdir()
+    (local / "small").write_bytes(os.urandom(300_000))
+    (local / "large").write_bytes(os.urandom(12_000_001))
+    running.run([machine.binary("examples/application"), BUCKET, "rust", local / "small", local / "large"],
+                machine.environment(**cloud.credentials(), **trust)).ok()
+    for key, file in (("small", "small"), ("copy", "small"), ("parts", "large")):
+        _note(book, f"rust/{key}", local / file)
+    for key in ("small", "copy"):
+        book[f"rust/{key}"]["metadata"] = {"from": "rust"}
+    book["rust/copy"]["tags"] = {"language": "rust"}
+    return book
 
 
 @stories.story("transparency", own_network=True)

@@ -151,6 +151,12 @@ def faults(tally, *chosen):
 
 
 @stage
+def soak(tally, *chosen):
+    """Random kills of every process, for a minute; the seed is printed."""
+    return _stories("soak", chosen, tally)
+
+
+@stage
 def transparency(tally, *chosen):
     """Clients in several languages, and a conformance suite with and without the sidecar."""
     return _stories("transparency", chosen, tally)
@@ -181,7 +187,7 @@ def main(args):
         for name in args or [name for name in STAGES if name not in ON_REQUEST]:
             if name not in STAGES:
                 sys.exit(f"e2e/test: no stage {name}; there are {', '.join(STAGES)}")
-            if not built and name in ("unit", "demo", "faults", "transparency", "cluster"):
+            if not built and name in ("unit", "demo", "faults", "soak", "transparency", "cluster"):
                 continue  # nothing to run: the failed build says why
             held = STAGES[name](tally)
             built = built and (held or name != "build")

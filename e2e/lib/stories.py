@@ -7,7 +7,7 @@ import sys
 
 from lib import machine, running
 
-_MODULES = {"clouds": ["lib.bare"], "demo": ["lib.told"], "faults": ["lib.faults"], "transparency": ["lib.clear"]}
+_MODULES = {"clouds": ["lib.bare"], "demo": ["lib.told"], "faults": ["lib.faults"], "soak": ["lib.soak"], "transparency": ["lib.clear"]}
 _known = {}
 
 

@@ -55,7 +55,11 @@ fuzz_target!(|data: &[u8]| {
         match event {
             Event::WriteBegan(_) | Event::ReadBegan(_) => open += 1,
             Event::Finished(_) => open -= 1,
-            Event::Body { .. } | Event::BodyLost { .. } | Event::Sighting(_) | Event::Unparsed { .. } => {}
+            Event::Body { .. }
+            | Event::BodyLost { .. }
+            | Event::Keys { .. }
+            | Event::Sighting(_)
+            | Event::Unparsed { .. } => {}
         }
     }
     assert_eq!(open, 0, "every exchange that began has finished");
