@@ -27,6 +27,7 @@ mod crash;
 mod domain;
 mod folder;
 mod gc;
+pub mod heap;
 mod incoming;
 mod index;
 mod keys;

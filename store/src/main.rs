@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use hawser_store::admin::{self, Line, Work};
 use hawser_store::config::{Cli, Command, Folder, Serve};
+use hawser_store::heap;
 use hawser_store::serve::Serving;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &Serve) -> Result<ExitCode, String> {
+    heap::keep();
     // The S3 library calls what a client did wrong an error of its own; the client is told, and that is all.
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     tracing_subscriber::fmt()

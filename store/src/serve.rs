@@ -24,9 +24,11 @@ use crate::session::TimeError;
 use crate::store::OpenError;
 use crate::{admin, incoming, s3};
 
-/// HTTP/2 windows: a stream's keeps a gigabit busy over 8 ms, and 500 sidecars hold 1 GiB at worst.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// HTTP/2 windows: a stream's keeps two gigabits busy over 8 ms, which is how long the other side may not run on a busy
+/// machine. Who puts only what is wanted is bounded by [`crate::store::Options::room`] before; 500 sidecars that do not
+/// would hold 2 GiB.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// A frame of a put is one piece of a block.
 const FRAME_MAX: u32 = 1024 * 1024;
