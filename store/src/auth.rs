@@ -24,7 +24,7 @@ pub enum Auth {
     /// Everyone on this machine is believed; only for a listener on loopback.
     Loopback,
     /// The API server of a cluster says whose a token is.
-    Reviewed(Reviewer),
+    Reviewed(Box<Reviewer>),
 }
 
 /// Who calls.

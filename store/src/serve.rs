@@ -131,7 +131,7 @@ impl Serving {
         let auth = match (&config.token_review, &config.operator_account) {
             (Some(audience), Some(operator)) => {
                 let api = ApiServer::find(config.api_server.as_deref(), &config.api_account)?;
-                Auth::Reviewed(Reviewer::new(api, audience, operator.clone()))
+                Auth::Reviewed(Box::new(Reviewer::new(api, audience, operator.clone())))
             }
             _ => Auth::load(config.tokens.as_deref(), config.listen)?,
         };
