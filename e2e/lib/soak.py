@@ -58,6 +58,8 @@ def random_kills(folder):
 def _work(world, sidecar, chance, number, over):
     """Operations on keys of its own and on keys that all share, until it is `over`. Gives how many got through and
     how many broke."""
+    # Kinds of writes have keys of their own: versitygw leaves tags, and metadata that a copy or an upload in parts
+    # does not name, on the object that is overwritten; S3 does not, and the copy is as S3 would have it.
     client = sidecar.client(world.a, connect_timeout=5, read_timeout=20)
     done = broken = 0
     while not over.is_set():
@@ -77,14 +79,15 @@ def _work(world, sidecar, chance, number, over):
             elif what == "delete":
                 client.delete_object(Bucket=BUCKET, Key=key)
             elif what == "copy":
+                key = f"copies/{number}-{chance.randrange(6)}"
                 client.copy_object(Bucket=BUCKET, Key=key, CopySource={"Bucket": BUCKET, "Key": mine})
             elif what == "tag":
-                # Of its own: versitygw leaves an object that is overwritten the tags that it had, S3 does not.
                 key = f"tagged/{number}-{done}"
                 client.put_object(Bucket=BUCKET, Key=key, Body=body[:3_000], Metadata=metadata)
                 client.put_object_tagging(Bucket=BUCKET, Key=key, Tagging={
                     "TagSet": [{"Key": "turn", "Value": metadata["turn"]}]})
             elif what == "parts":
+                key = f"parts/{number}-{chance.randrange(3)}"
                 client.upload_fileobj(io.BytesIO(chance.randbytes(6 << 20)), BUCKET, key, Config=PARTS)
             else:
                 keys = [{"Key": f"writer-{number}/{index}"} for index in chance.sample(range(12), 3)]
