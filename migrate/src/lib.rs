@@ -40,23 +40,20 @@ const AWAY_MAX: Duration = Duration::from_secs(60);
 pub async fn run(command: &Command) -> Exit {
     let options = command.options();
     let progress = Arc::new(Progress::new(options.json));
-    let outcome = tokio::select! {
-        outcome = work(command, &progress) => outcome,
-        () = run::signal() => Err(Failure::Stopped),
-    };
+    let outcome = work(command, &progress).await;
     progress.end(outcome, options.termination_log())
 }
 
 /// Works, and where the store goes away meanwhile, begins anew when it is back: every command goes on where
 /// it was.
 async fn work(command: &Command, progress: &Arc<Progress>) -> Outcome {
-    let mut run = Run::prepare(command.options(), Duration::ZERO).await?;
+    let mut run = unless_stopped(Run::prepare(command.options(), Duration::ZERO)).await?;
     for _ in 0..RESTARTS_MAX {
         match once(command, progress, run).await {
             Err(Failure::Away(why)) => {
                 let seconds = AWAY_MAX.as_secs();
                 progress.note(&format!("{why}: waiting for it, {seconds} s at most, and going on from there"));
-                run = Run::prepare(command.options(), AWAY_MAX).await?;
+                run = unless_stopped(Run::prepare(command.options(), AWAY_MAX)).await?;
                 progress.counts.reset();
             }
             outcome => return outcome,
@@ -69,10 +66,10 @@ async fn once(command: &Command, progress: &Arc<Progress>, run: Run) -> Outcome 
     let run = Arc::new(run);
     let _following = run.follow_binding(progress);
     match command {
-        Command::Verify(_) if run.asks_for_source() => verify::run(&run, progress, run.source()?).await,
-        Command::Verify(_) => verify::run(&run, progress, run.target()?).await,
+        Command::Verify(_) if run.asks_for_source() => unless_stopped(verify::run(&run, progress, run.source()?)).await,
+        Command::Verify(_) => unless_stopped(verify::run(&run, progress, run.target()?)).await,
         // What differs is what it would fetch.
-        Command::Backfill(_) if run.dry_run => verify::run(&run, progress, run.source()?).await,
+        Command::Backfill(_) if run.dry_run => unless_stopped(verify::run(&run, progress, run.source()?)).await,
         Command::Backfill(_) => fenced(&run, progress, async |lease| backfill::run(&run, lease, progress).await).await,
         Command::Replicate(_) => {
             fenced(&run, progress, async |lease| replicate::run(&run, lease, progress).await).await
@@ -80,11 +77,19 @@ async fn once(command: &Command, progress: &Arc<Progress>, run: Run) -> Outcome 
     }
 }
 
+/// Works without a lease to give back, until a signal asks for the end.
+async fn unless_stopped<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        outcome = work => outcome,
+        () = run::signal() => Err(Failure::Stopped),
+    }
+}
+
 /// Works under the binding's lease and stops at once when it is lost: dropping `work` stops every request
 /// that it has under way.
 async fn fenced(run: &Run, progress: &Progress, work: impl AsyncFnOnce(&v1::Lease) -> Outcome) -> Outcome {
     let waiting = || progress.note("another migration of this binding holds the lease: waiting for its end");
-    let held = lease::acquire(&run.store, run.fence(), waiting).await?;
+    let held = unless_stopped(lease::acquire(&run.store, run.fence(), waiting)).await?;
     let outcome = tokio::select! {
         outcome = work(&held.lease) => outcome,
         failure = held.lost() => Err(failure),
