@@ -790,7 +790,8 @@ async fn what_orders_versions_of_two_providers_outlives_landing_and_sightings() 
 
     // A pod's own change of what landed makes it the pod's.
     let (head, answer) = (session.stamp(), session.stamp());
-    let tags = v1::SetTags { object: at_b(), tags: [("a".to_owned(), "b".to_owned())].into(), ..v1::SetTags::default() };
+    let tags =
+        v1::SetTags { object: at_b(), tags: [("a".to_owned(), "b".to_owned())].into(), ..v1::SetTags::default() };
     let tagged = accepted(session.say(harness::recorded(0, v1::write::Change::SetTags(tags), head, answer)).await);
     let reply = migration.known(known).await.unwrap().into_inner();
     let there = reply.current.unwrap();
