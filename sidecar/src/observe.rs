@@ -137,6 +137,7 @@ impl Ctx {
     pub fn on_lapse(self: Arc<Self>) -> OnChange {
         let (sessions, work) = (Arc::clone(&self.sessions), self.work.clone());
         // Few: the first and the last connection in a lapse of a kind change it, others do not.
+        #[expect(clippy::disallowed_methods, reason = "at most two for each kind of lapse of a binding are on their way")]
         let (changes, mut changed) = mpsc::unbounded_channel::<(Change, Working)>();
         self.runtime.spawn(async move {
             while let Some((change, working)) = changed.recv().await {

@@ -239,8 +239,7 @@ async fn a_delete_of_many_objects_names_them_as_soon_as_they_are_known() {
     let sidecar = Sidecar::start(serving.address, None);
     sidecar.until_connected().await;
     let body = "<Delete><Object><Key>a</Key></Object><Object><Key>b</Key></Object></Delete>";
-    let head =
-        format!("POST /photos?delete HTTP/1.1\r\nHost: cloud.test\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!("POST /photos?delete HTTP/1.1\r\nHost: cloud.test\r\nContent-Length: {}\r\n\r\n", body.len());
     let (mut live, copy) = tee::bounded(Arc::clone(&sidecar.budget));
     let observer = tokio::spawn(observe::observe(copy, Arc::clone(&sidecar.bound), Arc::clone(&sidecar.ctx)));
     live.saw(Side::Client, sidecar.ticks.stamp(), head.as_bytes());
@@ -265,7 +264,8 @@ async fn a_head_shows_the_store_the_metadata_and_how_many_tags_there_are() {
     let sidecar = Sidecar::start(serving.address, None);
     sidecar.until_connected().await;
     let head = b"HEAD /photos/a HTTP/1.1\r\nHost: cloud.test\r\n\r\n";
-    let answer = b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 4\r\nx-amz-meta-a: 1\r\nx-amz-tagging-count: 2\r\n\r\n";
+    let answer =
+        b"HTTP/1.1 200 OK\r\nETag: \"e1\"\r\nContent-Length: 4\r\nx-amz-meta-a: 1\r\nx-amz-tagging-count: 2\r\n\r\n";
     sidecar.play(&[(Side::Client, head), (Side::Cloud, answer)]).await;
     let sighting = |up: &Up| match up {
         Up::Sightings(page) => Some(page.objects[0].clone()),
