@@ -3,7 +3,9 @@
 //! [`peek`], [`connection`] (the story), [`authority`], [`trust`], [`tls`], [`upstream`], [`leg`], [`relay`], [`tee`]
 //! with [`budget`] and [`ticks`]; then the copy's way, [`observe`]: understood by
 //! [`http`] and [`s3`] as an [`operation`], its content [`cut`] into blocks and put on [`offer`], its outcome told by the
-//! [`session`] as a [`record`] or a [`gap`], kept in the [`journal`] while the store is away. May not enter here:
+//! [`session`] as a [`record`] or a [`gap`], kept in the [`journal`] while the store is away. In a pod [`supervise`]
+//! stands in front of all this and [`splice`] is what is left when it fails; [`pod`], [`redirect`], [`trust`] and
+//! [`ready`] are for those who run before the application. May not enter here:
 //! - anything that writes to a live socket: [`relay`] owns both, nothing else can reach them;
 //! - anything that lets live bytes wait for their copy: the tee is bounded, full means a gap;
 //! - Kubernetes: the binding arrives as a file, so this crate runs anywhere.

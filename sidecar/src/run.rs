@@ -234,11 +234,13 @@ pub async fn start(mut plan: Plan<'_>) -> Result<Sidecar, StartError> {
     let (begin, drain) = drain::new();
     let (ctx, observers, telling) = if plan.in_pod.splice {
         let telling = splice::tell(&plan, &metrics);
-        (splice::ctx(own, drain.clone(), metrics)?, None, telling)
+        (splice::ctx(&plan, own, drain.clone(), metrics)?, None, telling)
     } else {
         let (ctx, follower) = relaying(&plan, own, drain.clone(), metrics).await?;
         around.push(tokio::spawn(follower.run()));
         around.push(tokio::spawn(expire(Arc::clone(&ctx))));
+        let warmed = Arc::clone(&ctx);
+        around.push(tokio::task::spawn_blocking(move || warmed.tls.warm()));
         let observers = ctx.capture.as_ref().map(|(_, observers)| Arc::clone(observers));
         (ctx, observers, None)
     };

@@ -34,11 +34,13 @@ impl Telling {
 ///
 /// # Errors
 /// [`StartError`] of the cryptographic library.
-pub fn ctx(own: Own, drain: Drain, metrics: Arc<Metrics>) -> Result<Arc<Ctx>, StartError> {
+pub fn ctx(plan: &Plan<'_>, own: Own, drain: Drain, metrics: Arc<Metrics>) -> Result<Arc<Ctx>, StartError> {
     let ticks = Arc::new(Ticks::default());
+    // Not used: nothing is bound. The kept one is had sooner than a new one.
+    let authority = Authority::open(plan.state_dir.as_deref()).or_else(|_| Authority::open(None))?;
     Ok(Arc::new(Ctx {
         bindings: Bindings::none(),
-        tls: Tls::new(Authority::open(None)?, Vec::new(), Vec::new())?,
+        tls: Tls::new(authority, Vec::new(), Vec::new())?,
         distrust: Distrust::default(),
         lapses: Lapses::new(Arc::clone(&ticks), Arc::clone(&metrics), Box::new(|_| {})),
         ticks,

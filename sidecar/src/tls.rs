@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::{ClientHello as Offered, ResolvesServerCert};
+use rustls::server::{ClientHello as Offered, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, ClientConfig, ServerConfig};
 
@@ -56,6 +56,35 @@ pub struct Tls {
     clients: Mutex<HashMap<u64, ClientConfig>>,
 }
 
+/// Makes tickets once the first is asked for. The library's randomness takes a tenth of a second to begin, and a
+/// connection that is passed through needs none: a relay that follows another must not wait for it.
+#[derive(Debug, Default)]
+struct Tickets(OnceLock<Option<Arc<dyn ProducesTickets>>>);
+
+impl Tickets {
+    fn made(&self) -> Option<&Arc<dyn ProducesTickets>> {
+        self.0.get_or_init(|| aws_lc_rs::Ticketer::new().ok()).as_ref()
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.made().is_some_and(|tickets| tickets.enabled())
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.made().map_or(0, |tickets| tickets.lifetime())
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.made()?.encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.made()?.decrypt(cipher)
+    }
+}
+
 impl Tls {
     /// Signs with `authority`; verifies clouds with `public` roots and with those `named` by `--upstream-ca`.
     ///
@@ -71,9 +100,14 @@ impl Tls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(NoLeaf));
-        server.ticketer = aws_lc_rs::Ticketer::new()?;
+        server.ticketer = Arc::new(Tickets::default());
         server.send_tls13_tickets = 1; // each resumed session brings the next
         Ok(Tls { authority, provider, server, public, named, clients: Mutex::default() })
+    }
+
+    /// Begins what the first handshake would have to wait for. Takes a tenth of a second of a processor.
+    pub fn warm(&self) {
+        let _ = self.server.ticketer.enabled();
     }
 
     /// Who signs the leaves.
