@@ -249,7 +249,14 @@ pub struct Migration {
 
 impl Default for Migration {
     fn default() -> Migration {
-        Migration { parallelism: 16, bandwidth: None, paused: false, dry_run: false, accept: Vec::new(), conflicts: Conflicts::Stop }
+        Migration {
+            parallelism: 16,
+            bandwidth: None,
+            paused: false,
+            dry_run: false,
+            accept: Vec::new(),
+            conflicts: Conflicts::Stop,
+        }
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Table {
     ports: BTreeSet<u16>,
     /// Something could not be read, and an earlier word for it is in force.
     is_partial: bool,
+    /// Providers that the manifest gives roots of their own, which are not there.
+    rootless: Vec<(Arc<CloudBinding>, String)>,
 }
 
 impl Table {
@@ -107,6 +109,18 @@ impl Table {
         bindings
     }
 
+    /// Keeps what was in force of providers whose roots are gone: a binding that is deleted takes its ConfigMap along,
+    /// and an application that trusts this pod's authority alone must go on as it began.
+    fn keep(&mut self, before: &Table) {
+        for (binding, provider) in std::mem::take(&mut self.rootless) {
+            let same = |entry: &&Entry| entry.binding.name() == binding.name() && entry.provider.name == provider;
+            if let Some(entry) = before.entries.iter().find(same) {
+                self.ports.insert(entry.provider.s3.endpoint.port());
+                self.entries.push(entry.clone());
+            }
+        }
+    }
+
     fn of(path: &Path, files: &[File]) -> Result<Table, BindingsError> {
         let mut table = Table::default();
         let (manifests, failed) = folder::manifests(path)?;
@@ -131,6 +145,7 @@ impl Table {
                         "the provider's own roots have not arrived yet: until then it is passed through"
                     );
                     table.is_partial = true;
+                    table.rootless.push((Arc::clone(&binding), provider.name.clone()));
                     continue;
                 }
                 let roots = match own {
@@ -238,7 +253,8 @@ impl Follower {
             return;
         }
         match Table::of(&self.path, &files) {
-            Ok(table) => {
+            Ok(mut table) => {
+                table.keep(&self.table.borrow());
                 tracing::info!(
                     bindings = table.bindings().len(),
                     "the bindings changed; open connections keep what they began with"
@@ -409,7 +425,8 @@ mod tests {
     fn a_provider_with_roots_of_its_own_is_passed_through_until_they_arrive() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let own = manifest("one", "https://a.test").replace("\"https://a.test\"", "\"https://a.test\", ca: {configMapName: r, key: k}");
+        let own = manifest("one", "https://a.test")
+            .replace("\"https://a.test\"", "\"https://a.test\", ca: {configMapName: r, key: k}");
         fs::create_dir_all(at("stamped")).unwrap();
         fs::write(at("stamped/configuration.yaml"), &own).unwrap();
         let (bindings, mut follower) = open(folder.path(), Arc::new(Metrics::default())).unwrap();

@@ -43,9 +43,7 @@ fn main() -> ExitCode {
         Command::Trust(config) => {
             trust::command(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
         }
-        Command::Ready(config) => {
-            ready::wait(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1))
-        }
+        Command::Ready(config) => ready::wait(&config).map(|()| ExitCode::SUCCESS).map_err(|error| failed(&error, 1)),
     };
     done.unwrap_or_else(|code| code)
 }

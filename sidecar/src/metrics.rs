@@ -95,21 +95,13 @@ impl Metrics {
                 metrics.bindings_valid.clone(),
             );
             registry.register("lapses", "Bindings that are not observed as a whole, by reason", metrics.lapses.clone());
-            registry.register(
-                "relay_crashes",
-                "Relays of this pod that ended by themselves",
-                metrics.crashes.clone(),
-            );
+            registry.register("relay_crashes", "Relays of this pod that ended by themselves", metrics.crashes.clone());
             registry.register(
                 "splicing",
                 "Whether everything is passed through because the relay ended again and again",
                 metrics.splicing.clone(),
             );
-            registry.register(
-                "led",
-                "Whether packet rules lead the pod's connections here",
-                metrics.led.clone(),
-            );
+            registry.register("led", "Whether packet rules lead the pod's connections here", metrics.led.clone());
         });
         metrics
     }

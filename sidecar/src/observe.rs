@@ -97,8 +97,12 @@ pub fn start(
         Some(dir) => Journal::open(&dir).map_err(|source| StartError::Journal { dir, source })?,
         None => Journal::in_memory(),
     };
-    let place =
-        Place { url: copying.store.clone(), token_file: copying.token_file.clone(), ca_file: copying.store_ca.clone(), pod };
+    let place = Place {
+        url: copying.store.clone(),
+        token_file: copying.token_file.clone(),
+        ca_file: copying.store_ca.clone(),
+        pod,
+    };
     let tally = Arc::new(Tally::registered(metrics));
     let thread = Builder::new_multi_thread().worker_threads(1).thread_name("copy").enable_all().build();
     let thread = thread.map_err(StartError::Thread)?;
@@ -137,7 +141,10 @@ impl Ctx {
     pub fn on_lapse(self: Arc<Self>) -> OnChange {
         let (sessions, work) = (Arc::clone(&self.sessions), self.work.clone());
         // Few: the first and the last connection in a lapse of a kind change it, others do not.
-        #[expect(clippy::disallowed_methods, reason = "at most two for each kind of lapse of a binding are on their way")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "at most two for each kind of lapse of a binding are on their way"
+        )]
         let (changes, mut changed) = mpsc::unbounded_channel::<(Change, Working)>();
         self.runtime.spawn(async move {
             while let Some((change, working)) = changed.recv().await {

@@ -30,9 +30,9 @@ pub(super) fn ours(pod: &mut Value) {
 
 /// Pod-level resources were raised by what the sidecar has.
 fn lower(pod: &mut Value) {
-    let sidecar = pod["spec"]["initContainers"].as_array().into_iter().flatten();
-    let sidecar = sidecar.filter(|container| name(container) == SIDECAR_CONTAINER).map(|it| it["resources"].clone());
-    if let Some(theirs) = sidecar.last() {
+    let mut sidecar = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+    let theirs = sidecar.find(|container| name(container) == SIDECAR_CONTAINER).map(|it| it["resources"].clone());
+    if let Some(theirs) = theirs {
         resources::lower(pod, &theirs);
     }
 }

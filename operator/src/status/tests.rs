@@ -60,7 +60,8 @@ fn reconciling_and_stalled_are_there_only_while_true() {
         status(&golden::binding(), &report, now())
     };
     let soon = Duration::from_secs(1);
-    let rows: [(&str, fn(&mut Concerns), &[&str], Phase); 5] = [
+    type Row = (&'static str, fn(&mut Concerns), &'static [&'static str], Phase);
+    let rows: [Row; 5] = [
         (
             "backfill",
             |all| all.backfill = Outcome::waiting("Backfilling", "", Duration::ZERO),
