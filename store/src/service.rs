@@ -70,12 +70,7 @@ impl Service {
     ///
     /// # Errors
     /// [`TimeError`] when the index cannot be read.
-    pub fn new(
-        catalog: Arc<Catalog>,
-        auth: Auth,
-        keys: Arc<Keys>,
-        times: Times,
-    ) -> Result<Arc<Service>, TimeError> {
+    pub fn new(catalog: Arc<Catalog>, auth: Auth, keys: Arc<Keys>, times: Times) -> Result<Arc<Service>, TimeError> {
         let sessions = Arc::new(Sessions::load(Arc::clone(&catalog), times)?);
         let leases = Mutex::new(migration::load(&catalog)?);
         Ok(Arc::new(Service {

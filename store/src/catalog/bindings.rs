@@ -7,8 +7,8 @@ use super::apply::Apply;
 use super::entry::Leased;
 use super::intents::intent_keys;
 use super::rows::{
-    Address, BindingRow, BucketRow, CHANGES, FACTS, ForceRow, IntentRow, KEYS, KeyBytes, KeyRow, Origin, Rows, VERSIONS,
-    VersionRow, decode, take_text,
+    Address, BindingRow, BucketRow, CHANGES, FACTS, ForceRow, IntentRow, KEYS, KeyBytes, KeyRow, Origin, Rows,
+    VERSIONS, VersionRow, decode, take_text,
 };
 use crate::index::{IndexError, Keys};
 use crate::names::DomainId;
