@@ -313,6 +313,7 @@ impl Session {
             object: Some(object),
             absent: etag.is_empty(),
             etag: etag.into(),
+            metadata: (!etag.is_empty()).then(|| metadata("text/plain")), // as `put_of` wrote it
             ..v1::Sighting::default()
         };
         self.say(Up::Sightings(v1::Sightings { head, answer, listing: false, objects: vec![sighting] })).await
