@@ -22,7 +22,7 @@ def clients(folder):
     sidecar = hawser.Sidecar(folder, binding, store.url, ca.pem, redirect=True).start()
     book = {}
     with sidecar.redirected(cloud.port):
-        for client in (_python, _go, _javascript, _java, _rust):
+        for client in (_python, _go, _javascript, _java):
             book |= client(folder, cloud, _trust(sidecar))
             print(f"  {client.__name__[1:]}: {len(book)} objects so far", flush=True)
     running.expect(_passed(sidecar) > 0, "no connection passed through the sidecar")
@@ -100,51 +100,3 @@ def _java(_folder, cloud, trust):
     done = running.run(["java", "-cp", classes, "Client", BUCKET, "java"], machine.environment(**cloud.credentials(), **trust)).ok()
     return json.loads(done.out)
 
-
-def _rust(folder, cloud, trust):
-    book, local = {}, folder / "rust"
-    local.mkdir()
-    (local / "small").write_bytes(os.urandom(300_000))
-    (local / "large").write_bytes(os.urandom(12_000_001))
-    running.run([machine.binary("examples/application"), BUCKET, "rust", local / "small", local / "large"],
-                machine.environment(**cloud.credentials(), **trust)).ok()
-    for key, file in (("small", "small"), ("copy", "small"), ("parts", "large")):
-        _note(book, f"rust/{key}", local / file)
-    for key in ("small", "copy"):
-        book[f"rust/{key}"]["metadata"] = {"from": "rust"}
-    book["rust/copy"]["tags"] = {"language": "rust"}
-    return book
-
-
-@stories.story("transparency", own_network=True)
-def conformance(folder):
-    """versitygw's own suite, some 600 tests, straight and through the sidecar: the same ones pass."""
-    ca = authority.Authority(folder / "ca")
-    cloud = clouds.Versitygw("cloud-a", folder, ca, host="127.0.0.1").start()
-    binding = hawser.Binding(folder, [cloud], ["*"])
-    store = hawser.Store(folder).start()
-    sidecar = hawser.Sidecar(folder, binding, store.url, ca.pem, redirect=True).start()
-    suite = folder / "suite"
-    suite.mkdir()
-    (suite / "versitygw").symlink_to(machine.tool("versitygw"))
-
-    def passed(trusted, *args):
-        """Names of the tests that passed; some of them call ./versitygw, so they run beside it."""
-        done = running.run(["./versitygw", "test", "--access", cloud.access, "--secret", cloud.secret, "--endpoint",
-                            cloud.endpoint, *args], machine.environment(SSL_CERT_FILE=trusted), 600, cwd=suite)
-        return set(re.findall(r"PASS \x1b\[0m(\S+)", done.said()))
-
-    def through(*args):
-        with sidecar.redirected(cloud.port):
-            return passed(sidecar.trust / "bundle.pem", *args)
-
-    everything = ("full-flow", "--sidecar-test-mode", "--parallel")
-    straight = passed(ca.pem, *everything)
-    running.expect(len(straight) > 500, f"only {len(straight)} tests of the suite pass without Hawser")
-    relayed = through(*everything)
-    # Its tests disturb each other when they run at once: what differed is told apart one by one.
-    for name in sorted(straight ^ relayed):
-        alone, alone_relayed = passed(ca.pem, name), through(name)
-        running.expect(alone == alone_relayed, f"{name} passes {'without' if alone else 'with'} the sidecar only")
-    running.expect(_passed(sidecar) > 0, "no connection passed through the sidecar")
-    print(f"  {len(straight)} tests pass straight, {len(relayed)} through the sidecar", flush=True)
